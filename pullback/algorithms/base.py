@@ -1,0 +1,103 @@
+"""What a meta-learning algorithm is, and what it reports."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
+
+from pullback import codes, implicit, trees
+from pullback.problem import InnerProblem, check_params
+from pullback.solvers.base import BlackBox, InnerSolver, Solution, run
+from pullback.tasks.base import Task
+from pullback.trees import Params
+
+Theta = PyTree[Any]
+"""What is meta-learned: the parameters, or a record that holds them and more."""
+
+
+class Report(eqx.Module):
+    """How one adaptation went.
+
+    Args:
+        inner_residual: relative stationarity residual ‖∇L(φ) + Λ(φ − θ)‖ / ‖∇L(φ)‖; without a
+            proximal term ‖∇L(φ)‖ / ‖∇L(θ)‖.
+        code: a code of :mod:`pullback.codes`.
+    """
+
+    inner_residual: Float[Array, ""]
+    code: Int[Array, ""]
+
+
+class Info(eqx.Module):
+    """How one meta-gradient was come by. NaN stands where an algorithm has no such number.
+
+    Args:
+        inner_residual: relative stationarity residual of the inner solution, as in ``Report``.
+        linear_residual: ‖(H + Λ)u − v‖ / ‖v‖ of the linear solve.
+        linear_steps: products with the Hessian that the solve used; 0 without a solve.
+        smallest_curvature: least curvature of H + Λ seen; an upper bound of its smallest
+            eigenvalue.
+        largest_curvature: greatest curvature of H + Λ seen; a lower bound of its largest one.
+        damping: δ added to H + Λ in the solve.
+        code: a code of :mod:`pullback.codes`.
+    """
+
+    inner_residual: Float[Array, ""]
+    linear_residual: Float[Array, ""]
+    linear_steps: Int[Array, ""]
+    smallest_curvature: Float[Array, ""]
+    largest_curvature: Float[Array, ""]
+    damping: Float[Array, ""]
+    code: Int[Array, ""]
+
+
+class MetaAlgorithm(NamedTuple):
+    """An algorithm as three pure functions on a single task; the trainer does the averaging.
+
+    ``init(params) -> theta`` starts what is meta-learned from a model's parameters.
+    ``adapt(theta, support, key) -> (phi, report)`` solves a new task.
+    ``meta_gradient(theta, task, key) -> (value, gradient, info)`` gives the outer loss and a
+    gradient shaped like ``theta``.
+    """
+
+    init: Callable[[Params], Theta]
+    adapt: Callable[[Theta, PyTree[Any], PRNGKeyArray], tuple[Params, Report]]
+    meta_gradient: Callable[[Theta, Task, PRNGKeyArray], tuple[Float[Array, ""], Theta, Info]]
+
+
+def init_params(params: Params) -> Theta:
+    """θ is the parameters themselves.
+
+    Raises:
+        InputError: if a leaf is not a floating-point array.
+    """
+    return check_params(params)
+
+
+def adapt_with(
+    problem: InnerProblem, solver: InnerSolver | BlackBox, key: PRNGKeyArray
+) -> tuple[Params, Report]:
+    """Solve one inner problem from its own θ, and report the residual reached."""
+    solution = run(solver, problem, problem.theta, key)
+    return solution.phi, report(problem, solution)
+
+
+def report(problem: InnerProblem, solution: Solution) -> Report:
+    """The report of an inner solution, at the price of one gradient."""
+    gradient = problem.loss_gradient(solution.phi)
+    residual = implicit.stationarity(problem, solution.phi, gradient, solution.start_norm)
+    finite = trees.all_finite(solution.phi) & jnp.isfinite(residual)
+    return Report(residual, jnp.where(finite, codes.OK, codes.NOT_FINITE))
+
+
+def info_without_solve(inner: Report, value: Float[Array, ""], gradient: Theta) -> Info:
+    """The record of an algorithm that solves no linear system."""
+    finite = jnp.isfinite(value) & trees.all_finite(gradient)
+    none = jnp.full_like(inner.inner_residual, jnp.nan)
+    code = jnp.where(finite, inner.code, codes.NOT_FINITE)
+    zero = jnp.zeros_like(none)
+    inner = jax.lax.stop_gradient(inner)
+    return Info(inner.inner_residual, none, jnp.asarray(0), none, none, zero, code)

@@ -1,0 +1,53 @@
+"""The errors this package raises: what was given, what is allowed, how to mend it."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PullbackError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InputError(PullbackError, ValueError):
+    """An argument, a configuration or a folder cannot be used as given.
+
+    Raised before any compute. The message names what was given, what is allowed
+    and what to do about it.
+    """
+
+    def __init__(self, problem: str, *, allowed: str | None = None, remedy: str | None = None):
+        parts = [problem.rstrip(".") + "."]
+        if allowed:
+            parts.append(f"Allowed: {allowed.rstrip('.')}.")
+        if remedy:
+            parts.append(remedy.rstrip(".") + ".")
+        super().__init__(" ".join(parts))
+
+
+class DataError(InputError):
+    """A data file is missing, corrupt or unreadable."""
+
+
+class StorageError(PullbackError, OSError):
+    """The disk refused a write; what stood there before is still whole."""
+
+
+class NumericalError(PullbackError, ArithmeticError):
+    """A computation left the finite numbers, with the step and the task where it did."""
+
+
+def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:
+    """The error for a name that no registry holds, with the nearest one that exists.
+
+    Args:
+        kind: what the name should have named, for instance ``"data set"``.
+        given: the name as given.
+        allowed: all names that exist.
+
+    Returns:
+        The error, to be raised by the caller.
+    """
+    names = sorted(allowed)
+    near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
+    hint = f"Did you mean {near[0]!r}?" if near else None
+    return InputError(f"Unknown {kind} {given!r}", allowed=", ".join(names), remedy=hint)

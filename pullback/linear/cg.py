@@ -1,0 +1,114 @@
+"""Preconditioned conjugate gradients that watch the curvature they meet."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from pullback import codes, trees
+from pullback.errors import InputError
+from pullback.linear.base import LinearSolution, Operator
+from pullback.trees import Params
+
+
+class CG(eqx.Module):
+    """Conjugate gradients on A·u = v, at most ``steps`` products with A.
+
+    The right-hand side is normalised first, so that a tiny one cannot underflow. If a direction
+    with pᵀAp ≤ 0 turns up, A is not positive definite: the solve stops before that direction and
+    says so (code ``NEGATIVE_CURVATURE``); if it is the first direction, the approximate inverse
+    applied to v is returned, never zero.
+
+    Args:
+        steps: the most products with A.
+        rtol: stop once ‖A·u − v‖ ≤ rtol·‖v‖; 0 always takes all steps.
+        start: ``"zero"``, or ``"rhs"`` for the approximate inverse applied to v (for a plain
+            scalar λ that is v/λ, the first-order meta-gradient), at one more product.
+        preconditioned: use the inner solver's own approximation of A⁻¹ where it has one (L-BFGS
+            does); otherwise, and always without it, Λ⁻¹.
+
+    Raises:
+        InputError: if a setting is out of range.
+    """
+
+    steps: int = eqx.field(static=True)
+    rtol: float = eqx.field(static=True)
+    start: str = eqx.field(static=True)
+    preconditioned: bool = eqx.field(static=True)
+
+    def __init__(
+        self,
+        steps: int = 10,
+        rtol: float = 0.05,
+        start: str = "zero",
+        preconditioned: bool = True,
+    ):
+        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+            raise InputError(f"CG(steps={steps!r})", allowed="whole numbers from 1")
+        if not 0 <= rtol < 1:
+            raise InputError(f"CG(rtol={rtol!r})", allowed="0 ≤ rtol < 1")
+        if start not in ("zero", "rhs"):
+            raise InputError(f"CG(start={start!r})", allowed="'zero', 'rhs'")
+        self.steps, self.rtol, self.start = steps, rtol, start
+        self.preconditioned = preconditioned
+
+    def solve(
+        self, operator: Operator, rhs: Params, approximate_inverse: Operator
+    ) -> LinearSolution:
+        """Solve ``operator(u) = rhs`` for an SPD operator."""
+        unit, size = trees.normalise(rhs)
+        guess = approximate_inverse(unit)
+        if self.start == "rhs":
+            x, residual = guess, trees.subtract(unit, operator(guess))
+            preconditioned = approximate_inverse(residual)
+        else:
+            x, residual, preconditioned = trees.zeros_like(guess), unit, guess
+        product = trees.dot(residual, preconditioned)
+        infinity = jnp.full_like(product, jnp.inf)
+
+        def unfinished(carry):
+            step, _, residual, _, product, _, _, failed = carry
+            return (
+                (step < self.steps)
+                & ~failed
+                & (trees.norm(residual) > self.rtol)
+                # A residual of exactly zero has nothing left to divide by.
+                & (product > 0)
+            )
+
+        def iterate(carry):
+            step, x, residual, p, product, low, high, _ = carry
+            a_p = operator(p)
+            curvature = trees.dot(p, a_p)
+            rayleigh = curvature / trees.dot(p, p)
+            failed = ~(curvature > 0)
+            alpha = product / jnp.where(failed, 1.0, curvature)
+            # Stop before a direction of negative curvature; at the very first one fall back on
+            # the guess, which is p itself then.
+            alpha = jnp.where(failed, jnp.where(step == 0, 1.0, 0.0), alpha)
+            alpha = jnp.where(failed & (self.start == "rhs"), 0.0, alpha)
+            x = trees.axpy(alpha, p, x)
+            residual = trees.axpy(-alpha, a_p, residual)
+            preconditioned = approximate_inverse(residual)
+            new_product = trees.dot(residual, preconditioned)
+            p = trees.axpy(new_product / product, p, preconditioned)
+            low, high = jnp.minimum(low, rayleigh), jnp.maximum(high, rayleigh)
+            return step + 1, x, residual, p, new_product, low, high, failed
+
+        first = (0, x, residual, preconditioned, product, infinity, -infinity, jnp.asarray(False))
+        step, x, residual, _, _, low, high, failed = jax.lax.while_loop(unfinished, iterate, first)
+        value = trees.scale(size, x)
+        looked = step > 0
+        # Only an approximate inverse that is none can end the loop before its first product.
+        code = jnp.where(looked | (trees.norm(residual) <= self.rtol), codes.OK, codes.NOT_SOLVED)
+        code = jnp.where(trees.norm(rhs) == 0, codes.OK, code)
+        code = jnp.where(failed, codes.NEGATIVE_CURVATURE, code)
+        finite = trees.all_finite(value) & trees.all_finite(residual) & jnp.isfinite(product)
+        code = jnp.where(finite, code, codes.NOT_FINITE)
+        return LinearSolution(
+            value,
+            trees.norm(residual),
+            jnp.asarray(step),
+            jnp.where(looked, low, jnp.nan),
+            jnp.where(looked, high, jnp.nan),
+            code,
+        )

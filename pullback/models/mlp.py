@@ -1,0 +1,70 @@
+"""A multi-layer perceptron with smooth activations."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from pullback.errors import unknown_name
+from pullback.trees import Params
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": jax.nn.silu,
+    "softplus": lambda x: jax.nn.softplus(10.0 * x) / 10.0,
+    "tanh": jnp.tanh,
+    "gelu": jax.nn.gelu,
+    "relu": jax.nn.relu,
+}
+"""Activations by name. All but ``relu`` are smooth, and so have an inner optimum to converge to."""
+
+
+def find_activation(name: str) -> Callable[[Array], Array]:
+    """An activation by name.
+
+    Raises:
+        InputError: for an unknown name, with the nearest one.
+    """
+    if name not in ACTIVATIONS:
+        raise unknown_name("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]
+
+
+class MLP(eqx.Module):
+    """A multi-layer perceptron as a pair of pure functions over a dictionary of weights.
+
+    Args:
+        inputs: number of input features.
+        outputs: number of outputs.
+        hidden: widths of the hidden layers; Finn et al. (2017) use (40, 40) for the sinusoid.
+        activation: a name in :data:`ACTIVATIONS`.
+    """
+
+    inputs: int = eqx.field(static=True, default=1)
+    outputs: int = eqx.field(static=True, default=1)
+    hidden: tuple[int, ...] = eqx.field(static=True, default=(40, 40))
+    activation: str = eqx.field(static=True, default="silu")
+
+    def __check_init__(self):
+        find_activation(self.activation)
+
+    def init(self, key: PRNGKeyArray) -> Params:
+        """Weights drawn with variance 2 / fan-in, biases zero."""
+        widths = (self.inputs, *self.hidden, self.outputs)
+        keys = jax.random.split(key, len(widths) - 1)
+        params = {}
+        for i, (n, m) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+            weight = jax.random.normal(keys[i], (n, m)) * (2.0 / n) ** 0.5
+            params[f"layer{i}"] = {"weight": weight, "bias": jnp.zeros(m)}
+        return params
+
+    def apply(self, params: Params, x: Float[Array, "batch inputs"]) -> Float[Array, "batch outputs"]:
+        """The network's outputs."""
+        activation = find_activation(self.activation)
+        last = len(self.hidden)
+        for i in range(last + 1):
+            x = x @ params[f"layer{i}"]["weight"] + params[f"layer{i}"]["bias"]
+            if i < last:
+                x = activation(x)
+        return x

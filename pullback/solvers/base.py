@@ -1,0 +1,159 @@
+"""What an inner solver is, and the one door through which all of them are called."""
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from pullback import trees
+from pullback.errors import InputError
+from pullback.problem import InnerProblem
+from pullback.trees import Params
+
+BlackBox = Callable[[InnerProblem, Params, PRNGKeyArray], Params]
+"""``solver(problem, theta, key) -> phi``: a user's own callable, never differentiated."""
+
+
+class Solution(eqx.Module):
+    """Where an inner solver stopped, and what it can hand on.
+
+    Args:
+        phi: the adapted parameters.
+        start_norm: norm of the loss's gradient at the start, if the solver saw it.
+        inverse: an SPD approximation of (H + Λ)⁻¹ as a function of a vector shaped like the
+            parameters, if the solver has gathered one.
+    """
+
+    phi: Params
+    start_norm: Float[Array, ""] | None = None
+    inverse: Callable[[Params], Params] | None = None
+
+
+@runtime_checkable
+class InnerSolver(Protocol):
+    """An optimiser of the inner problem with a fixed number of steps; ``jit``- and ``vmap``-safe.
+
+    ``differentiable`` says whether MAML may differentiate through the steps.
+    """
+
+    differentiable: ClassVar[bool]
+
+    def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
+        """Minimise ``problem``, starting from ``theta``."""
+        ...
+
+
+def run(
+    solver: InnerSolver | BlackBox, problem: InnerProblem, theta: Params, key: PRNGKeyArray
+) -> Solution:
+    """Solve one inner problem with a solver of this package or with a black box.
+
+    Args:
+        solver: an :class:`InnerSolver`, or a callable ``solver(problem, theta, key) -> phi``.
+        problem: the task's inner problem.
+        theta: where the solver starts.
+        key: for solvers that draw random numbers.
+
+    Returns:
+        The solution.
+
+    Raises:
+        InputError: if the solver is neither, or if a black box returns parameters of another
+            structure, shape or dtype than it was given.
+    """
+    if isinstance(solver, InnerSolver):
+        return solver.solve(problem, theta, key)
+    check_solver(solver)
+    phi = jax.tree.map(jnp.asarray, solver(problem, theta, key))
+    _check_same(phi, theta)
+    return Solution(jax.lax.stop_gradient(phi))
+
+
+def check_solver(solver: Any) -> None:
+    """A solver must be one of the package's or a callable.
+
+    Raises:
+        InputError: if it is neither, for instance a class that was not instantiated.
+    """
+    if isinstance(solver, type):
+        raise InputError(
+            f"The inner solver is the class {solver.__name__}, not an instance of it",
+            remedy=f"Write {solver.__name__}(...)",
+        )
+    if not (isinstance(solver, InnerSolver) or callable(solver)):
+        raise InputError(
+            f"{solver!r} is no inner solver",
+            allowed="a solver of pullback.solvers, or a callable solver(problem, theta, key) -> phi",
+        )
+
+
+def is_differentiable(solver: InnerSolver | BlackBox) -> bool:
+    """Whether the solver's steps can be differentiated through."""
+    return isinstance(solver, InnerSolver) and solver.differentiable
+
+
+def describe(solver: InnerSolver | BlackBox) -> str:
+    """The solver's name, for messages."""
+    return getattr(solver, "__name__", type(solver).__name__)
+
+
+def check_positive(owner: str, **values: float) -> None:
+    """Settings that must be positive numbers.
+
+    Raises:
+        InputError: naming the first that is not.
+    """
+    for name, value in values.items():
+        if not value > 0:
+            raise InputError(f"{owner}({name}={value!r})", allowed=f"{name} > 0")
+
+
+def check_steps(owner: str, steps: int) -> None:
+    """A number of steps must be a positive whole number.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise InputError(f"{owner}(steps={steps!r})", allowed="whole numbers from 1")
+
+
+def probe(
+    problem: InnerProblem, theta: Params, gradient: Params
+) -> tuple[Params, Params, Float[Array, ""]]:
+    """A first look at the curvature: one more gradient, a short way down the first one.
+
+    Args:
+        problem: the inner problem.
+        theta: the starting point.
+        gradient: the objective's gradient there.
+
+    Returns:
+        The step taken, the change of the gradient over it, and their ratio of norms
+        L̂ = ‖y‖/‖s‖, which is positive even where the loss is flat.
+    """
+    size = trees.norm(gradient)
+    epsilon = jnp.finfo(size.dtype).eps ** 0.5 * jnp.maximum(1.0, trees.norm(theta))
+    step = trees.scale(-epsilon * trees.safe_divide(jnp.ones_like(size), size), gradient)
+    step = trees.where(size > 0, step, trees.zeros_like(step))
+    change = trees.subtract(problem.gradient(trees.add(theta, step)), gradient)
+    curvature = trees.norm(change) / epsilon
+    floor = jnp.finfo(size.dtype).tiny ** 0.5
+    return step, change, jnp.maximum(curvature, floor)
+
+
+def _check_same(phi: Params, theta: Params) -> None:
+    given, wanted = jax.tree.structure(phi), jax.tree.structure(theta)
+    if given != wanted:
+        raise InputError(
+            f"The inner solver returned the structure {given}", allowed=f"that of θ, {wanted}"
+        )
+    for (path, new), old in zip(trees.leaf_paths(phi), jax.tree.leaves(theta), strict=True):
+        if new.shape != old.shape or new.dtype != old.dtype:
+            raise InputError(
+                f"The inner solver returned {new.dtype}{list(new.shape)} at {path}",
+                allowed=f"{old.dtype}{list(old.shape)}, as in θ",
+            )

@@ -1,0 +1,52 @@
+"""Any Optax optimiser as an inner solver."""
+
+from typing import ClassVar
+
+import equinox as eqx
+import jax
+import optax
+from jaxtyping import PRNGKeyArray
+
+from pullback import trees
+from pullback.errors import InputError
+from pullback.problem import InnerProblem
+from pullback.solvers.base import Solution, check_steps
+from pullback.trees import Params
+
+
+class Optax(eqx.Module):
+    """A fixed number of steps of an Optax gradient transformation.
+
+    Args:
+        optimizer: for instance ``optax.adam(1e-2)``.
+        steps: number of steps, one gradient each.
+
+    Raises:
+        InputError: if ``optimizer`` is not a gradient transformation or ``steps`` is not positive.
+    """
+
+    differentiable: ClassVar[bool] = True
+    optimizer: optax.GradientTransformation = eqx.field(static=True)
+    steps: int = eqx.field(static=True)
+
+    def __init__(self, optimizer: optax.GradientTransformation, steps: int = 16):
+        if not isinstance(optimizer, optax.GradientTransformation):
+            raise InputError(
+                f"Optax(optimizer={optimizer!r})",
+                allowed="an optax.GradientTransformation, such as optax.adam(1e-2)",
+            )
+        check_steps("Optax", steps)
+        self.optimizer, self.steps = optimizer, steps
+
+    def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
+        """Minimise ``problem``, starting from ``theta``."""
+
+        def step(carry, _):
+            phi, state = carry
+            gradient = problem.gradient(phi)
+            updates, state = self.optimizer.update(gradient, state, phi)
+            return (optax.apply_updates(phi, updates), state), trees.norm(gradient)
+
+        start = (theta, self.optimizer.init(theta))
+        (phi, _), norms = jax.lax.scan(step, start, length=self.steps)
+        return Solution(phi, start_norm=norms[0])

@@ -1,0 +1,132 @@
+"""Few-shot classification tasks drawn from an image set."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float32, Int32, PRNGKeyArray, UInt8
+
+from pullback.errors import InputError
+from pullback.tasks.base import Task
+from pullback.tasks.images import ImageSet
+
+_TURNS = 4
+
+
+class Episodes(eqx.Module):
+    """A source of ``ways``-way, ``shots``-shot classification tasks; see ``episodes``.
+
+    The images are a leaf of the module: pass the module into a jitted function as an
+    argument, and they are not compiled into it.
+
+    Vinyals et al. (2016), "Matching Networks for One Shot Learning"; rotated classes as in
+    Santoro et al. (2016), "Meta-Learning with Memory-Augmented Neural Networks".
+
+    Args:
+        images: grey values, 255 = ink.
+        ways: number of classes in a task.
+        shots: support examples per class.
+        queries: query examples per class.
+        rotations: whether each class turned by 0°, 90°, 180° and 270° makes four classes.
+    """
+
+    images: UInt8[Array, "classes examples height width"]
+    ways: int = eqx.field(static=True)
+    shots: int = eqx.field(static=True)
+    queries: int = eqx.field(static=True)
+    rotations: bool = eqx.field(static=True, default=False)
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        """One task: distinct classes in random order, distinct examples of each.
+
+        Support and query are pairs ``(x, y)`` of images ``Float32[n, height, width, 1]`` in
+        0..1 and labels ``Int32[n]`` in 0..ways-1, sorted by label; ``n`` is ways·shots for
+        support and ways·queries for query.
+
+        Args:
+            key: the same key gives the same task.
+
+        Returns:
+            The task.
+        """
+        classes, examples = self.images.shape[:2]
+        class_key, example_key = jax.random.split(key)
+        drawn = _distinct(class_key, classes * (_TURNS if self.rotations else 1), self.ways)
+        per_class = self.shots + self.queries
+        keys = jax.random.split(example_key, self.ways)
+        chosen = jax.vmap(lambda k: _distinct(k, examples, per_class))(keys)
+
+        images = self.images[(drawn % classes)[:, None], chosen]
+        if self.rotations:
+            images = _turned(images, drawn // classes)
+        return Task(support=_batch(images[:, : self.shots]), query=_batch(images[:, self.shots :]))
+
+
+def episodes(
+    image_set: ImageSet, *, ways: int, shots: int, queries: int, rotations: bool = False
+) -> Episodes:
+    """A source of few-shot classification tasks from the classes of an image set.
+
+    Args:
+        image_set: classes to draw from, usually one part of a split.
+        ways: number of classes in a task.
+        shots: support examples per class.
+        queries: query examples per class.
+        rotations: count each class turned by 0°, 90°, 180° and 270° as four classes. For
+            meta-training only: in a test it would change what is measured.
+
+    Returns:
+        The task source.
+
+    Raises:
+        InputError: if a number is not positive, or the set has too few classes or examples.
+    """
+    for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InputError(f"{name} is {value!r}", allowed="a whole number, 1 or more")
+    classes, examples, height, width = np.shape(image_set.images)
+    available = classes * (_TURNS if rotations else 1)
+    turned = " with rotations" if rotations else ""
+    if ways > available:
+        raise InputError(
+            f"{ways} ways were asked for, but {image_set.name!r} has {available} "
+            f"classes{turned} to draw from",
+            allowed=f"1 to {available} ways",
+            remedy="Ask for fewer ways or give more classes",
+        )
+    if shots + queries > examples:
+        raise InputError(
+            f"{shots} shots and {queries} queries need {shots + queries} examples per class, "
+            f"but {image_set.name!r} has {examples}",
+            allowed=f"shots + queries at most {examples}",
+            remedy="Ask for fewer shots or fewer queries",
+        )
+    if rotations and height != width:
+        raise InputError(
+            f"Rotations were asked for, but the images are {height}×{width}",
+            allowed="square images",
+        )
+    return Episodes(jnp.asarray(image_set.images), ways, shots, queries, rotations)
+
+
+def _distinct(key: PRNGKeyArray, count: int, draws: int) -> Int32[Array, " draws"]:
+    """Distinct numbers below ``count`` in random order, every order equally likely."""
+    # The largest of independent uniforms: far cheaper than shuffling all of them.
+    return jax.lax.top_k(jax.random.uniform(key, (count,)), draws)[1].astype(jnp.int32)
+
+
+def _turned(
+    images: UInt8[Array, "ways examples side side"], quarters: Int32[Array, " ways"]
+) -> UInt8[Array, "ways examples side side"]:
+    quarters = quarters[:, None, None, None]
+    halfway = jnp.where(quarters >= 2, jnp.rot90(images, 2, axes=(2, 3)), images)
+    return jnp.where(quarters % 2 == 1, jnp.rot90(halfway, 1, axes=(2, 3)), halfway)
+
+
+def _batch(
+    images: UInt8[Array, "ways examples height width"],
+) -> tuple[Float32[Array, "n height width 1"], Int32[Array, " n"]]:
+    ways, examples, height, width = images.shape
+    x = images.reshape(ways * examples, height, width, 1).astype(jnp.float32) / 255.0
+    y = jnp.repeat(jnp.arange(ways, dtype=jnp.int32), examples)
+    return x, y

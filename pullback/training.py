@@ -1,0 +1,253 @@
+"""The meta-training loop: tasks in, a meta-gradient averaged over them, an Optax step."""
+
+import functools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+from pullback import codes, scaling, trees
+from pullback.algorithms.base import MetaAlgorithm, Theta
+from pullback.errors import InputError, NumericalError
+from pullback.tasks.base import TaskDistribution
+
+BLOCK = 256
+"""The most meta-steps in one dispatch."""
+
+
+class TrainState(eqx.Module):
+    """All that the next meta-step needs.
+
+    Args:
+        step: meta-steps done.
+        theta: what is meta-learned.
+        optimizer_state: the outer optimiser's state.
+    """
+
+    step: Int[Array, ""]
+    theta: Theta
+    optimizer_state: PyTree[Any]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some meta-steps that ran in one dispatch; each array has one entry a step.
+
+    Args:
+        first: number of the first of these steps, from 1.
+        seconds: wall time of the block, compilation included in the first.
+        metrics: by name: ``loss`` (query loss, mean over tasks), ``inner_residual`` and
+            ``linear_residual`` (means), ``linear_steps`` (mean), ``smallest_curvature`` and
+            ``largest_curvature`` (extremes over tasks), ``gradient_norm``, and ``flagged`` (tasks
+            with a code other than OK).
+        codes: how many tasks of these steps ended with each code.
+    """
+
+    first: int
+    seconds: float
+    metrics: dict[str, np.ndarray]
+    codes: dict[int, int]
+
+    def __len__(self) -> int:
+        return len(self.metrics["loss"])
+
+
+@dataclass
+class Result:
+    """What :func:`train` returns.
+
+    Args:
+        state: the state after the last step; ``state.theta`` is the meta-learned initialisation.
+        history: every step's metrics, as in :class:`Block`.
+        stopped: whether a callback ended the run early.
+    """
+
+    state: TrainState
+    history: dict[str, np.ndarray] = field(default_factory=dict)
+    stopped: bool = False
+
+    @property
+    def theta(self) -> Theta:
+        """What was meta-learned."""
+        return self.state.theta
+
+
+def default_optimizer(steps: int, learning_rate: float = 3e-3) -> optax.GradientTransformation:
+    """Adam with a cosine decay to zero over ``steps`` meta-steps."""
+    return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+
+
+def start(
+    algorithm: MetaAlgorithm, params: trees.Params, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """The state before the first meta-step."""
+    theta = algorithm.init(params)
+    return TrainState(jnp.asarray(0), theta, optimizer.init(theta))
+
+
+def train(
+    algorithm: MetaAlgorithm,
+    params: trees.Params,
+    tasks: TaskDistribution,
+    *,
+    steps: int,
+    key: PRNGKeyArray,
+    tasks_per_step: int = 8,
+    optimizer: optax.GradientTransformation | None = None,
+    state: TrainState | None = None,
+    on_block: Callable[[TrainState, Block], bool | None] | None = None,
+    block_ends: int = 100,
+    block_seconds: float = 1.0,
+    strategy: str = "auto",
+    devices: int | None = None,
+) -> Result:
+    """Meta-train: average the meta-gradient over tasks, take an optimiser step, repeat.
+
+    Step ``i`` draws its tasks with ``fold_in(key, i)``, so a resumed run sees the same episodes
+    as an uninterrupted one, and two algorithms with the same key see the same as each other.
+
+    Args:
+        algorithm: from ``pb.imaml(...)`` and its kin.
+        params: the model's parameters; ignored if ``state`` is given.
+        tasks: where tasks come from; its arrays stay on the devices.
+        steps: meta-steps in all, those of ``state`` included.
+        key: for episodes and solvers.
+        tasks_per_step: tasks that one meta-gradient averages.
+        optimizer: an Optax optimiser; Adam at 3e-3 with cosine decay if None.
+        state: where to go on from.
+        on_block: called with the state and the metrics after each block of steps, on the host;
+            training ends early if it returns True.
+        block_ends: a block always ends where the step is a multiple of this.
+        block_seconds: about how long a block takes, in seconds.
+        strategy: a name in :data:`pullback.scaling.STRATEGIES`.
+        devices: the most devices to spread tasks over; all if None.
+
+    Returns:
+        The final state and the metrics of every step.
+
+    Raises:
+        InputError: for numbers that are not positive or an unknown strategy.
+        NumericalError: when a task's loss or gradient is NaN or infinite; names the step and the
+            task, and leaves the state passed to the last ``on_block`` as the last good one.
+    """
+    for name, number in (("steps", steps), ("tasks_per_step", tasks_per_step)):
+        if not isinstance(number, int) or number < 1:
+            raise InputError(f"train({name}={number!r})", allowed="whole numbers from 1")
+    optimizer = default_optimizer(steps) if optimizer is None else optimizer
+    state = start(algorithm, params, optimizer) if state is None else state
+    mesh = scaling.task_mesh(tasks_per_step, devices)
+    tasks, state, key = scaling.replicate((tasks, state, key), mesh)
+    run_block = functools.partial(
+        _run_block,
+        algorithm=algorithm,
+        optimizer=optimizer,
+        tasks_per_step=tasks_per_step,
+        strategy=scaling.find_strategy(strategy),
+        mesh=mesh,
+    )
+    result, blocks, pace = Result(state), [], None
+    done = int(state.step)
+    while done < steps:
+        until_end = block_ends - done % block_ends
+        # The first block is one step long: it compiles, the second one sets the pace.
+        wanted = 1 if pace is None else max(1, int(block_seconds / pace))
+        size = min(wanted, until_end, steps - done, BLOCK)
+        began = time.perf_counter()
+        state, record, finished = run_block(state, tasks, key, jnp.asarray(size))
+        finished = int(finished)
+        seconds = time.perf_counter() - began
+        pace = seconds / size if blocks else (pace or 1e9)
+        _check_finite(record, done, finished, size)
+        block = _summarise(record, done, finished, seconds)
+        blocks.append(block)
+        done += finished
+        result.state = state
+        if on_block is not None and on_block(state, block):
+            result.stopped = True
+            break
+    names = blocks[0].metrics if blocks else {}
+    result.history = {n: np.concatenate([b.metrics[n] for b in blocks]) for n in names}
+    return result
+
+
+@functools.partial(
+    jax.jit, static_argnames=("algorithm", "optimizer", "tasks_per_step", "strategy", "mesh")
+)
+def _run_block(state, tasks, key, size, *, algorithm, optimizer, tasks_per_step, strategy, mesh):
+    """Up to ``size`` meta-steps; stops before the update at the first number not finite."""
+
+    def one_task(shared, task_key):
+        theta, tasks = shared
+        episode_key, solver_key = jax.random.split(task_key)
+        task = tasks.sample(episode_key)
+        value, gradient, info = algorithm.meta_gradient(theta, task, solver_key)
+        finite = jnp.isfinite(value) & trees.all_finite(gradient)
+        code = jnp.where(finite, info.code, codes.NOT_FINITE)
+        return gradient, (value, eqx.tree_at(lambda i: i.code, info, code))
+
+    def one_step(state):
+        step_key = jax.random.fold_in(key, state.step)
+        task_keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(jnp.arange(tasks_per_step))
+        total, (values, infos) = scaling.over_tasks(
+            one_task, (state.theta, tasks), task_keys, strategy, mesh
+        )
+        gradient = trees.scale(1.0 / tasks_per_step, total)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.theta)
+        theta = optax.apply_updates(state.theta, updates)
+        new = TrainState(state.step + 1, theta, optimizer_state)
+        return new, (values, infos, trees.norm(gradient))
+
+    shapes = jax.eval_shape(one_step, state)[1]
+    record = jax.tree.map(lambda x: jnp.zeros((BLOCK, *x.shape), x.dtype), shapes)
+
+    def unfinished(carry):
+        _, _, i, finite = carry
+        return (i < size) & finite
+
+    def advance(carry):
+        state, record, i, _ = carry
+        new, row = one_step(state)
+        record = jax.tree.map(lambda r, x: r.at[i].set(x), record, row)
+        finite = jnp.all(row[1].code != codes.NOT_FINITE)
+        return trees.where(finite, new, state), record, i + 1, finite
+
+    state, record, i, _ = jax.lax.while_loop(
+        unfinished, advance, (state, record, jnp.asarray(0), jnp.asarray(True))
+    )
+    return state, record, i
+
+
+def _check_finite(record, done: int, finished: int, size: int) -> None:
+    codes_seen = np.asarray(record[1].code)[finished - 1]
+    bad = np.flatnonzero(codes_seen == codes.NOT_FINITE)
+    if bad.size:
+        values = np.asarray(record[0])[finished - 1]
+        raise NumericalError(
+            f"Meta-step {done + finished}, task {bad[0]} of {len(codes_seen)}: the loss is "
+            f"{values[bad[0]]}, and {codes.message(codes.NOT_FINITE)}. θ is as it was before "
+            "this step."
+        )
+
+
+def _summarise(record, done: int, finished: int, seconds: float) -> Block:
+    values, info, norms = jax.tree.map(lambda x: np.asarray(x)[:finished], record)
+    metrics = {
+        "loss": values.mean(1),
+        "inner_residual": info.inner_residual.mean(1),
+        "linear_residual": info.linear_residual.mean(1),
+        "linear_steps": info.linear_steps.mean(1),
+        "smallest_curvature": info.smallest_curvature.min(1),
+        "largest_curvature": info.largest_curvature.max(1),
+        "gradient_norm": norms,
+        "flagged": (info.code != codes.OK).sum(1),
+    }
+    numbers, counts = np.unique(info.code, return_counts=True)
+    seen = {int(n): int(c) for n, c in zip(numbers, counts, strict=True)}
+    return Block(done + 1, seconds, metrics, seen)

@@ -1,0 +1,104 @@
+"""Vector-space arithmetic on pytrees of arrays."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+Params = PyTree[Any]
+"""A pytree of floating-point arrays: parameters, or anything shaped like them."""
+
+
+def add(a: Params, b: Params) -> Params:
+    """``a + b``, leaf by leaf."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def subtract(a: Params, b: Params) -> Params:
+    """``a − b``, leaf by leaf."""
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def scale(c: Float[Array, ""] | float, a: Params) -> Params:
+    """``c·a``, keeping each leaf's dtype."""
+    return jax.tree.map(lambda x: (c * x).astype(x.dtype), a)
+
+
+def axpy(c: Float[Array, ""] | float, a: Params, b: Params) -> Params:
+    """``c·a + b``, keeping each leaf's dtype."""
+    return jax.tree.map(lambda x, y: (c * x + y).astype(y.dtype), a, b)
+
+
+def dot(a: Params, b: Params) -> Float[Array, ""]:
+    """Inner product over all leaves."""
+    parts = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
+    return jax.tree.reduce(jnp.add, parts, jnp.zeros(()))
+
+
+def norm(a: Params) -> Float[Array, ""]:
+    """Euclidean norm over all leaves, differentiable with gradient zero at the origin."""
+    return safe_sqrt(dot(a, a))
+
+
+def normalise(a: Params) -> tuple[Params, Float[Array, ""]]:
+    """``a / ‖a‖`` and ``‖a‖``, without underflow for tiny numbers; zero stays zero."""
+    peaks = jax.tree.map(lambda x: jnp.max(jnp.abs(x), initial=0.0), a)
+    peak = jax.tree.reduce(jnp.maximum, peaks, jnp.zeros(()))
+    peak = jnp.where(peak == 0, 1.0, peak)
+    scaled = jax.tree.map(lambda x: (x / peak).astype(x.dtype), a)
+    size = norm(scaled)
+    size = jnp.where(size == 0, 1.0, size)
+    unit = jax.tree.map(lambda x: (x / size).astype(x.dtype), scaled)
+    return unit, peak * size
+
+
+def safe_sqrt(x: Float[Array, ""]) -> Float[Array, ""]:
+    """``sqrt(x)``, whose derivative at zero is zero instead of infinite."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), x)
+
+
+def safe_divide(a: Float[Array, ""], b: Float[Array, ""]) -> Float[Array, ""]:
+    """``a / b``, and zero where both are zero; a NaN or an infinity is passed on."""
+    both_zero = (a == 0) & (b == 0)
+    return jnp.where(both_zero, 0.0, a / jnp.where(both_zero, 1.0, b))
+
+
+def where(condition: Bool[Array, ""], a: Params, b: Params) -> Params:
+    """``a`` if the condition holds, else ``b``."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def all_finite(a: Params) -> Bool[Array, ""]:
+    """Whether every number in every leaf is finite."""
+    parts = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), a)
+    return jax.tree.reduce(jnp.logical_and, parts, jnp.asarray(True))
+
+
+def zeros_like(a: Params) -> Params:
+    """Zeros of the same structure."""
+    return jax.tree.map(jnp.zeros_like, a)
+
+
+def mean_over_leading_axis(a: Params) -> Params:
+    """The mean of each leaf over its first axis."""
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0), a)
+
+
+def count(a: Params) -> int:
+    """How many numbers the leaves hold together."""
+    return sum(x.size for x in jax.tree.leaves(a))
+
+
+def leaf_paths(a: Params) -> list[tuple[str, Any]]:
+    """Each leaf beside a readable path to it."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(a)
+    return [(jax.tree_util.keystr(path) or "the parameters", leaf) for path, leaf in flat]
+
+
+def ravel(a: Params) -> tuple[Float[Array, " n"], Callable[[Float[Array, " n"]], Params]]:
+    """All leaves in one flat vector, and the function that takes one apart again."""
+    return jax.flatten_util.ravel_pytree(a)

@@ -1,0 +1,134 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pullback.errors import InputError
+from pullback.tasks import ImageSet, TaskDistribution, episodes
+
+CLASSES, EXAMPLES = 30, 8
+
+
+def marked():
+    """Pixels tell class and example; one bright corner tells the rotation."""
+    images = np.zeros((CLASSES, EXAMPLES, 28, 28), np.uint8)
+    images[:, :, 10, 10:18] = np.arange(CLASSES)[:, None, None]
+    images[:, :, 12:16, 12:16] = np.arange(CLASSES)[:, None, None, None]
+    images[:, :, 13:15, 13:15] = 100 + np.arange(EXAMPLES)[None, :, None, None]
+    images[:, :, 0, 0] = 255
+    names = tuple(f"c{i}" for i in range(CLASSES))
+    return ImageSet("marked", images, names, names, ("",) * CLASSES)
+
+
+IMAGES = marked()
+# Where the corner that was top left lies after 0, 1, 2, 3 turns to the left by 90°.
+CORNERS = {(0, 0): 0, (27, 0): 1, (27, 27): 2, (0, 27): 3}
+
+
+def read(x):
+    """Class, example and rotation of each image of a batch."""
+    raw = np.rint(np.asarray(x)[..., 0] * 255).astype(int)
+    turn = [next(r for place, r in CORNERS.items() if image[place] == 255) for image in raw]
+    return raw[:, 12, 12], raw[:, 13, 13] - 100, np.array(turn)
+
+
+def test_shapes_types_and_label_order():
+    task = episodes(IMAGES, ways=5, shots=2, queries=3).sample(jax.random.key(0))
+    (x, y), (qx, qy) = task.support, task.query
+    assert (x.shape, x.dtype) == ((10, 28, 28, 1), jnp.float32)
+    assert (qx.shape, qx.dtype) == ((15, 28, 28, 1), jnp.float32)
+    assert (y.dtype, qy.dtype) == (jnp.int32, jnp.int32)
+    assert y.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    assert qy.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3 + [4] * 3
+    assert float(x.max()) == 1.0
+    assert float(x.min()) == 0.0
+
+
+@pytest.mark.parametrize("rotations", [False, True])
+def test_classes_are_distinct_and_no_example_comes_twice(rotations):
+    source = episodes(IMAGES, ways=20, shots=3, queries=5, rotations=rotations)
+    sample = jax.jit(lambda s, k: s.sample(k))
+    turns = set()
+    for seed in range(30):
+        task = sample(source, jax.random.key(seed))
+        classes, examples, turned = read(jnp.concatenate([task.support[0], task.query[0]]))
+        labels = np.concatenate([task.support[1], task.query[1]])
+        identity = [
+            set(zip(classes[labels == i], turned[labels == i], strict=True)) for i in range(20)
+        ]
+        assert all(len(one) == 1 for one in identity)
+        assert len(set.union(*identity)) == 20
+        assert all(len(set(examples[labels == i])) == 8 for i in range(20))
+        turns |= set(turned.tolist())
+    assert turns == ({0, 1, 2, 3} if rotations else {0})
+
+
+def test_rotated_images_are_numpys_rot90():
+    source = episodes(IMAGES, ways=40, shots=1, queries=1, rotations=True)
+    x = source.sample(jax.random.key(1)).support[0]
+    for image, one, example, turn in zip(np.asarray(x), *read(x), strict=True):
+        expected = np.rot90(IMAGES.images[one, example], turn)
+        assert np.array_equal(np.rint(image[..., 0] * 255), expected)
+
+
+def test_all_classes_and_examples_can_be_drawn():
+    source = episodes(IMAGES, ways=CLASSES, shots=EXAMPLES - 1, queries=1)
+    classes, _, _ = read(source.sample(jax.random.key(0)).query[0])
+    assert sorted(classes) == list(range(CLASSES))
+    assert classes.tolist() != list(range(CLASSES))
+
+
+def test_every_class_and_example_is_equally_likely():
+    source = episodes(IMAGES, ways=5, shots=1, queries=1)
+    x = jax.jit(jax.vmap(source.sample))(jax.random.split(jax.random.key(0), 1500)).support[0]
+    classes, examples, _ = read(x.reshape(-1, 28, 28, 1))
+    for values, count in ((classes, CLASSES), (examples, EXAMPLES)):
+        expected = len(values) / count
+        counts = np.bincount(values, minlength=count)
+        assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+
+
+def test_same_key_same_task_under_jit_and_vmap():
+    source = episodes(IMAGES, ways=5, shots=1, queries=2, rotations=True)
+    keys = jax.random.split(jax.random.key(7), 3)
+    sample = jax.jit(lambda s, k: s.sample(k))
+    plain = source.sample(keys[0])
+    jitted = [sample(source, key) for key in keys]
+    mapped = jax.jit(jax.vmap(source.sample))(keys)
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(jitted[0]), strict=True):
+        assert np.array_equal(a, b)
+    stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *jitted)
+    for a, b in zip(jax.tree.leaves(stacked), jax.tree.leaves(mapped), strict=True):
+        assert np.array_equal(a, b)
+    assert not np.array_equal(jitted[0].support[0], jitted[1].support[0])
+
+
+def test_images_are_an_argument_not_a_constant():
+    source = episodes(IMAGES, ways=5, shots=1, queries=1)
+    (leaf,) = jax.tree.leaves(source)
+    assert leaf.dtype == jnp.uint8
+    traced = jax.make_jaxpr(lambda s, k: s.sample(k))(source, jax.random.key(0))
+    assert all(np.size(constant) < 100 for constant in traced.consts)
+
+
+def test_is_a_task_distribution():
+    assert isinstance(episodes(IMAGES, ways=5, shots=1, queries=1), TaskDistribution)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"ways": 31}, r"31 ways.*30 classes.*1 to 30"),
+        ({"ways": 121, "rotations": True}, r"121 ways.*120 classes with rotations"),
+        ({"shots": 5, "queries": 4}, r"5 shots and 4 queries need 9.*at most 8"),
+        ({"ways": 0}, "ways is 0"),
+        ({"shots": -1}, "shots is -1"),
+        ({"queries": 0}, "queries is 0"),
+        ({"queries": 1.0}, "queries is 1.0"),
+        ({"shots": True}, "shots is True"),
+    ],
+)
+def test_impossible_episodes_are_refused(given, message):
+    numbers = {"ways": 5, "shots": 1, "queries": 1} | given
+    with pytest.raises(InputError, match=message):
+        episodes(IMAGES, **numbers)
