@@ -101,4 +101,7 @@ def leaf_paths(a: Params) -> list[tuple[str, Any]]:
 
 def ravel(a: Params) -> tuple[Float[Array, " n"], Callable[[Float[Array, " n"]], Params]]:
     """All leaves in one flat vector, and the function that takes one apart again."""
-    return jax.flatten_util.ravel_pytree(a)
+    flat, unravel = jax.flatten_util.ravel_pytree(a)
+    # Without the barrier XLA fuses a slice of the vector into the matrix product that uses it,
+    # and on a CPU that product is then a naive loop, several times slower.
+    return flat, lambda vector: jax.lax.optimization_barrier(unravel(vector))

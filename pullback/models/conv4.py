@@ -109,6 +109,8 @@ class Conv4(eqx.Module):
 
 def patches(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 9*c"]:
     """The 3×3 neighbourhoods at every second pixel, zero-padded, as rows of a matrix."""
+    # Without the barrier XLA computes what made x again for each of the nine views.
+    x = jax.lax.optimization_barrier(x)
     _, height, width, _ = x.shape
     rows, columns = (height + 1) // 2, (width + 1) // 2
     # Padding as XLA's SAME: an even side needs one line at its end, an odd one a line at each.

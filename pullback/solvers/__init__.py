@@ -3,7 +3,7 @@
 import optax
 
 from pullback.registry import Entry
-from pullback.solvers.base import BlackBox, InnerSolver, Solution, is_differentiable, run
+from pullback.solvers.base import BlackBox, InnerSolver, Solution, is_differentiable, run, solve
 from pullback.solvers.gradient_descent import GradientDescent
 from pullback.solvers.lbfgs import LBFGS
 from pullback.solvers.nesterov import Nesterov
@@ -52,4 +52,5 @@ __all__ = [
     "Solution",
     "is_differentiable",
     "run",
+    "solve",
 ]

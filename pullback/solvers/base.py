@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from pullback import trees
 from pullback.errors import InputError
-from pullback.problem import InnerProblem
+from pullback.problem import InnerProblem, Proximal
 from pullback.trees import Params
 
 BlackBox = Callable[[InnerProblem, Params, PRNGKeyArray], Params]
@@ -70,6 +70,32 @@ def run(
     phi = jax.tree.map(jnp.asarray, solver(problem, theta, key))
     _check_same(phi, theta)
     return Solution(jax.lax.stop_gradient(phi))
+
+
+def solve(
+    inner: Proximal,
+    theta: Params,
+    support: Any,
+    *,
+    solver: InnerSolver | BlackBox,
+    key: PRNGKeyArray,
+) -> Solution:
+    """Adapt ``theta`` to one support set.
+
+    Args:
+        inner: the loss and its proximal term.
+        theta: what the proximal term pulls toward, and where the solver starts.
+        support: the batch to adapt on.
+        solver: an inner solver or a black box.
+        key: for solvers that draw random numbers.
+
+    Returns:
+        The solution; :func:`pullback.implicit.linearise` tells how good it is.
+
+    Raises:
+        InputError: if the solver or what it returns cannot be used.
+    """
+    return run(solver, inner.problem(theta, support), theta, key)
 
 
 def check_solver(solver: Any) -> None:

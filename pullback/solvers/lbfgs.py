@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pullback import trees
 from pullback.problem import InnerProblem
-from pullback.solvers.base import Solution, check_steps, probe
+from pullback.solvers.base import Solution, check_steps
 from pullback.trees import Params
 
 Vector = Float[Array, " n"]
@@ -23,14 +23,15 @@ class Secants(eqx.Module):
     eq. 3.1): two passes over the pairs a product, everything else is m × m.
 
     Args:
-        pairs: steps s (row 0) and changes of the gradient y (row 1).
-        steps_changes: s_i · y_j.
+        pairs: steps s_i (rows 2i) and changes of the gradient y_i (rows 2i + 1). The last two
+            rows take pairs that are not kept, so that no write needs a read.
+        steps_changes: s_i · y_j, where s_i is no younger than y_j.
         changes_changes: y_i · y_j.
         born: when each slot was filled; −1 for an empty one.
         gamma: the scale γ of the matrix B starts from.
     """
 
-    pairs: Float[Array, "2 m n"]
+    pairs: Float[Array, "2*m+2 n"]
     steps_changes: Float[Array, "m m"]
     changes_changes: Float[Array, "m m"]
     born: Int[Array, " m"]
@@ -40,29 +41,33 @@ class Secants(eqx.Module):
     def empty(cls, history: int, like: Vector, gamma: Float[Array, ""]) -> "Secants":
         """No pairs yet: B = γI."""
         square = jnp.zeros((history, history), like.dtype)
-        pairs = jnp.zeros((2, history, like.size), like.dtype)
+        pairs = jnp.zeros((2 * history + 2, like.size), like.dtype)
         return cls(pairs, square, square, jnp.full(history, -1), gamma)
 
     def remember(self, step: Vector, change: Vector, keep: Bool[Array, ""]) -> "Secants":
         """With one more pair in place of the oldest, if it is worth keeping."""
-        slot = jnp.where(keep, jnp.argmin(self.born), 0)
+        history = self.born.size
+        slot = jnp.argmin(self.born)
+        row = 2 * jnp.where(keep, slot, history)
+        pairs = jax.lax.dynamic_update_slice(self.pairs, jnp.stack([step, change]), (row, 0))
+        # R needs s_i · y_j for i no younger than j only, so a new step meets no older change.
+        by_change = (pairs @ change)[: 2 * history]
+        products = self.steps_changes.at[:, slot].set(by_change[0::2])
+        squares = self.changes_changes.at[:, slot].set(by_change[1::2])
+        squares = squares.at[slot].set(by_change[1::2])
         now = jnp.max(self.born) + 1
-        new = jnp.stack([step, change])
-        old = jax.lax.dynamic_index_in_dim(self.pairs, slot, axis=1, keepdims=False)
-        pairs = jax.lax.dynamic_update_index_in_dim(
-            self.pairs, jnp.where(keep, new, old), slot, axis=1
-        )
-        by_change = pairs @ change
-        by_step = pairs[1] @ step
-        products = self.steps_changes.at[:, slot].set(by_change[0]).at[slot].set(by_step)
-        squares = self.changes_changes.at[:, slot].set(by_change[1]).at[slot].set(by_change[1])
-        size = by_change[1, slot]
+        s_y, y_y, s_s = step @ change, change @ change, step @ step
+        gamma = s_y / jnp.where(keep, y_y, 1.0)
+        # Where the loss curves downward no pair is kept; the size of the curvature still tells
+        # how far a first step may go.
+        guess = jnp.sqrt(s_s / jnp.where(y_y > 0, y_y, 1.0))
+        guess = jnp.where((now == 0) & (y_y > 0) & (s_s > 0), guess, self.gamma)
         return Secants(
             pairs,
             jnp.where(keep, products, self.steps_changes),
             jnp.where(keep, squares, self.changes_changes),
             jnp.where(keep, self.born.at[slot].set(now), self.born),
-            jnp.where(keep, by_change[0, slot] / jnp.where(keep, size, 1.0), self.gamma),
+            jnp.where(keep, gamma, guess),
         )
 
     def apply(self, vector: Vector) -> Vector:
@@ -70,19 +75,20 @@ class Secants(eqx.Module):
         # B = γI + [S γY] [[R⁻ᵀ(D + γYᵀY)R⁻¹, −R⁻ᵀ], [−R⁻¹, 0]] [S γY]ᵀ with R the upper
         # triangle of SᵀY in the order of birth and D its diagonal. An empty slot is a unit row
         # of R and zero elsewhere, and so adds nothing.
+        history = self.born.size
         order = jnp.argsort(self.born)
         filled = self.born[order] >= 0
         both = filled[:, None] & filled[None, :]
         sy = jnp.where(both, self.steps_changes[order][:, order], 0.0)
         yy = jnp.where(both, self.changes_changes[order][:, order], 0.0)
-        diagonal = jnp.diagonal(sy)
         upper = jnp.triu(sy) + jnp.diag(jnp.where(filled, 0.0, 1.0).astype(sy.dtype))
-        s_v, y_v = jnp.where(filled, (self.pairs @ vector)[:, order], 0.0)
+        products = (self.pairs @ vector)[: 2 * history].reshape(history, 2)[order]
+        s_v, y_v = jnp.where(filled[:, None], products, 0.0).T
         inner = solve_triangular(upper, s_v)
-        outer = diagonal * inner + self.gamma * (yy @ inner - y_v)
-        coefficients = jnp.stack([solve_triangular(upper, outer, trans=1), -self.gamma * inner])
-        back = jnp.zeros_like(coefficients).at[:, order].set(coefficients)
-        return self.gamma * vector + jnp.einsum("km,kmn->n", back, self.pairs)
+        outer = jnp.diagonal(sy) * inner + self.gamma * (yy @ inner - y_v)
+        coefficients = jnp.stack([solve_triangular(upper, outer, trans=1), -self.gamma * inner], 1)
+        back = jnp.zeros((history + 1, 2), sy.dtype).at[order].set(coefficients)
+        return self.gamma * vector + back.reshape(-1) @ self.pairs
 
     def __call__(self, vector: Params) -> Params:
         """``B · vector`` for a vector shaped like the parameters."""
@@ -99,7 +105,7 @@ class LBFGS(eqx.Module):
     memory is handed on as a preconditioner of the meta-gradient's linear solve.
 
     Args:
-        steps: number of trial steps, one gradient each, and two more at the start.
+        steps: number of gradients: one at θ, one a short way down it, then one a trial.
         history: how many secant pairs are kept; memory is ``2 · history`` parameter vectors.
 
     Raises:
@@ -110,7 +116,7 @@ class LBFGS(eqx.Module):
     steps: int = eqx.field(static=True)
     history: int = eqx.field(static=True)
 
-    def __init__(self, steps: int = 12, history: int = 8):
+    def __init__(self, steps: int = 12, history: int = 6):
         check_steps("LBFGS", steps)
         check_steps("LBFGS", history)
         self.steps, self.history = steps, history
@@ -120,39 +126,37 @@ class LBFGS(eqx.Module):
         start, unravel = trees.ravel(theta)
         least = 1e-3 * problem.smallest_strength()
         eps = jnp.finfo(start.dtype).eps
+        reach = eps**0.5 * jnp.maximum(1.0, jnp.linalg.norm(start))
 
-        def evaluate(x: Vector) -> tuple[Float[Array, ""], Vector]:
-            value, gradient = problem.value_and_gradient(unravel(x))
-            return value, trees.ravel(gradient)[0]
-
-        def worth_keeping(s: Vector, y: Vector) -> Bool[Array, ""]:
-            floor = jnp.maximum(least * (s @ s), eps * jnp.sqrt((s @ s) * (y @ y)))
-            return (s @ y > floor) & jnp.all(jnp.isfinite(y))
-
-        def trial(carry, _):
-            x, value, gradient, secants, share = carry
-            step = -share * secants.apply(gradient)
-            new_value, new_gradient = evaluate(x + step)
-            change = new_gradient - gradient
+        def step(carry, first):
+            x, value, gradient, secants, share, trial = carry
+            new_value, new_gradient = problem.value_and_gradient(unravel(trial))
+            new_gradient = trees.ravel(new_gradient)[0]
+            moved, change = trial - x, new_gradient - gradient
+            s_s, y_y = moved @ moved, change @ change
+            floor = jnp.maximum(least * s_s, eps * jnp.sqrt(s_s * y_y))
+            keep = (moved @ change > floor) & jnp.isfinite(y_y)
+            secants = secants.remember(moved, change, keep)
+            # Before there is a pair, the first step is a short look along the gradient.
+            square = new_gradient @ new_gradient
+            size = jnp.sqrt(square)
+            look = trees.safe_divide(reach, size)
+            secants = eqx.tree_at(
+                lambda s: s.gamma, secants, jnp.where(first, look, secants.gamma)
+            )
             # Near the optimum two values differ by rounding only; there the gradient decides.
-            shrinks = new_gradient @ new_gradient < gradient @ gradient
             level = new_value <= value + 100 * eps * jnp.abs(value)
-            better = (new_value < value) | (level & shrinks)
-            better = better & jnp.all(jnp.isfinite(new_gradient))
-            keep = worth_keeping(step, change)
-            secants = secants.remember(step, change, keep)
+            shrinks = square < gradient @ gradient
+            better = (first | (new_value < value) | (level & shrinks)) & jnp.isfinite(square)
             share = jnp.where(better | keep, 1.0, 0.25 * share)
-            x = jnp.where(better, x + step, x)
+            x = jnp.where(better, trial, x)
             value = jnp.where(better, new_value, value)
             gradient = jnp.where(better, new_gradient, gradient)
-            return (x, value, gradient, secants, share), None
+            trial = x - share * secants.apply(gradient)
+            return (x, value, gradient, secants, share, trial), size
 
-        value, gradient = evaluate(start)
-        step, change, curvature = probe(problem, theta, unravel(gradient))
-        step, change = trees.ravel(step)[0], trees.ravel(change)[0]
-        secants = Secants.empty(self.history, start, 1.0 / curvature)
-        secants = secants.remember(step, change, worth_keeping(step, change))
-        first = (start, value, gradient, secants, jnp.ones_like(value))
-        (x, _, _, secants, _), _ = jax.lax.scan(trial, first, length=self.steps)
-
-        return Solution(unravel(x), jnp.sqrt(gradient @ gradient), secants)
+        one = jnp.ones((), start.dtype)
+        empty = Secants.empty(self.history, start, one)
+        carry = (start, jnp.inf * one, jnp.zeros_like(start), empty, one, start)
+        (x, _, _, secants, _, _), sizes = jax.lax.scan(step, carry, jnp.arange(self.steps) == 0)
+        return Solution(unravel(x), sizes[0], secants)

@@ -1,0 +1,5 @@
+"""``python -m pullback.cli``."""
+
+from pullback.cli.app import main
+
+main()

@@ -1,0 +1,73 @@
+"""``pullback adapt``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pullback.cli import options as o
+
+
+def adapt(
+    run: o.RunFolder,
+    support: Annotated[
+        Path,
+        typer.Option(
+            "--support",
+            help="Folder with one sub-folder of pictures per new class.",
+            rich_help_panel="Pictures",
+            show_default=False,
+        ),
+    ],
+    query: Annotated[
+        Path,
+        typer.Option(
+            "--query",
+            help="Folder of pictures to classify; in sub-folders named as the classes, the "
+            "accuracy is told too.",
+            rich_help_panel="Pictures",
+            show_default=False,
+        ),
+    ],
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            "--checkpoint",
+            help="best (by validation), last, or a step.",
+            rich_help_panel="Adaptation",
+        ),
+    ] = "best",
+    seed: Annotated[
+        int,
+        typer.Option(
+            "--seed",
+            help="For solvers that draw random numbers.",
+            rich_help_panel="Adaptation",
+        ),
+    ] = 0,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Adapt a run to your own pictures of new classes, and classify others.
+
+    For instance:  pullback adapt runs/first --support my/known --query my/unknown
+    """
+    from pullback import adapting, console, scaling, wording
+    from pullback.runs import Run
+
+    scaling.use_host_devices()
+    reporter = console.Reporter(quiet, json)
+    record = adapting.adapt_to_folders(Run.open(run), support, query, which=checkpoint, seed=seed)
+    rows = [
+        (row["file"], row["predicted"], wording.percent(row["probability"]), row["label"] or "")
+        for row in record["predictions"]
+    ]
+    headings = ("file", "predicted class", "probability>", "its folder")
+    if record["accuracy"] is None:
+        headings, rows = headings[:3], [row[:3] for row in rows]
+    shown = [console.table(headings, rows)]
+    facts = f"Inner residual {wording.number(record['inner_residual'], 2)}; normalisation "
+    facts += f"{record['normalisation']}."
+    if record["accuracy"] is not None:
+        facts = f"Accuracy {wording.percent(record['accuracy'])}. {facts}"
+    reporter.result(record, *shown, facts)

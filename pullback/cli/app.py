@@ -1,0 +1,79 @@
+"""The program ``pullback``: its commands, and what becomes of an error."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pullback.cli.adapt import adapt
+from pullback.cli.compare import compare
+from pullback.cli.evaluate import evaluate
+from pullback.cli.info import info
+from pullback.cli.train import train
+
+
+class _Group(TyperGroup):
+    """Commands whose errors become one line on stderr and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; an error of this package ends it without a traceback."""
+        from pullback.errors import InputError, PullbackError
+
+        try:
+            return super().invoke(ctx)
+        except PullbackError as error:
+            from pullback.console import Reporter
+
+            Reporter().error(str(error))
+            raise typer.Exit(2 if isinstance(error, InputError) else 1) from None
+
+
+app = typer.Typer(
+    cls=_Group,
+    name="pullback",
+    help="Few-shot learning by implicit gradients: meta-train one initialisation, adapt it to "
+    "new classes from a few examples, and know how far to trust each meta-gradient.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(train)
+app.command()(evaluate)
+app.command()(adapt)
+app.command()(compare)
+app.command()(info)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            typer.echo(f"pullback {version('pullback')}")
+        except PackageNotFoundError:
+            typer.echo("pullback, not installed as a package")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None: ...
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        argv: the arguments; those of the process if None.
+
+    Raises:
+        SystemExit: always; 0 when all went well, 2 for input that cannot be used, 1 for a
+            computation or a disk that failed, 130 after Ctrl-C.
+    """
+    app(args=sys.argv[1:] if argv is None else argv, prog_name="pullback")

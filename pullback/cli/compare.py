@@ -1,0 +1,134 @@
+"""``pullback compare``."""
+
+import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pullback.cli import options as o
+
+_PANEL = "Comparison"
+
+
+def compare(
+    algorithms: Annotated[
+        str,
+        typer.Option(
+            "--algorithms", help="Names with commas between them.", rich_help_panel=_PANEL
+        ),
+    ] = "imaml,maml,fomaml,reptile",
+    inner: Annotated[
+        str,
+        typer.Option(
+            "--inner",
+            help="customary: each with the inner loop it is known for (iMAML a proximal problem "
+            "solved by L-BFGS, the others 5 or 10 plain gradient steps). same: all with the same "
+            "proximal problem and the same solver.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = "customary",
+    seconds_each: Annotated[
+        float | None,
+        typer.Option(
+            "--seconds-each",
+            help="Instead of --steps: train each for about this long, by its pace in a warm-up.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
+    tasks: Annotated[
+        int, typer.Option("--tasks", help="Test tasks for each.", rich_help_panel=_PANEL)
+    ] = 600,
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            "--baseline/--no-baseline",
+            help="Also test the first one's initialisation as it was before meta-learning.",
+            rich_help_panel=_PANEL,
+        ),
+    ] = True,
+    dataset: o.Dataset = None,
+    data_dir: o.DataDir = None,
+    ways: o.Ways = None,
+    shots: o.Shots = None,
+    queries: o.Queries = None,
+    rotations: o.Rotations = None,
+    split_by: o.SplitBy = None,
+    split_seed: o.SplitSeed = None,
+    validation_classes: o.ValidationClasses = None,
+    test_classes: o.TestClasses = None,
+    width: o.Width = None,
+    normalisation: o.Normalisation = None,
+    activation: o.Activation = None,
+    logit_scale: o.LogitScale = None,
+    hidden: o.Hidden = None,
+    strength: o.Strength = None,
+    solver: o.Solver = None,
+    inner_steps: o.InnerSteps = None,
+    inner_learning_rate: o.InnerLearningRate = None,
+    steps: o.Steps = None,
+    tasks_per_step: o.TasksPerStep = None,
+    learning_rate: o.LearningRate = None,
+    seed: o.Seed = None,
+    validate_every: o.ValidateEvery = None,
+    validation_tasks: o.ValidationTasks = None,
+    strategy: o.Strategy = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder for all runs, the table and the plots. Given again with the same "
+            "settings, what is finished there is used again.",
+            rich_help_panel="Output",
+            show_default="runs/compare-<dataset>-<time>",
+        ),
+    ] = None,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Train several algorithms on the same episodes, and set their scores in one table.
+
+    For instance:  pullback compare --dataset sinusoid --steps 2000 --out runs/all
+    """
+    given = o.given_settings(locals())
+    from pullback import compare as comparing
+    from pullback import console, scaling
+    from pullback.errors import InputError
+
+    scaling.use_host_devices()
+    reporter = console.Reporter(quiet, json)
+    if seconds_each is not None:
+        if steps is not None:
+            raise InputError("Both --steps and --seconds-each were given", allowed="one of them")
+        if not 0 < seconds_each < float("inf"):
+            raise InputError(f"seconds_each is {seconds_each}", allowed="numbers above 0")
+    names = [name.strip() for name in algorithms.split(",") if name.strip()]
+    planned = comparing.plan(names, inner, given)
+    if out is None:
+        time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        out = Path("runs") / f"compare-{planned[names[0]].data.dataset}-{time}"
+    with console.interruptible(reporter) as should_stop:
+        found = comparing.compare(
+            planned,
+            out,
+            inner=inner,
+            tasks=tasks,
+            seed=seed or 0,
+            baseline=baseline,
+            seconds_each=seconds_each,
+            observer=reporter,
+            should_stop=should_stop,
+        )
+    if not found.finished:
+        record = {"out": str(out), "finished": False}
+        reporter.result(record, f"Stopped. Give the same command with --out {out} to go on.")
+        raise typer.Exit(130)
+    rows = [comparing.cells(found.score, row) for row in found.rows]
+    table = console.table([*comparing.COLUMNS[:2], *(f"{c}>" for c in comparing.COLUMNS[2:])], rows)
+    task = f"{found.record['task']} on {found.record['dataset']}"
+    shown = [f"Test {found.score} of {task}, {tasks} tasks, 95 % interval:", table]
+    if found.record["normalisation"]:
+        shown.append(f"Normalisation {found.record['normalisation']}.")
+    shown.append(f"Table, plot and runs are in {out}.")
+    reporter.result(found.record | {"out": str(out), "finished": True}, *shown)

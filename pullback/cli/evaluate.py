@@ -1,0 +1,116 @@
+"""``pullback evaluate``."""
+
+from typing import Annotated
+
+import typer
+
+from pullback.cli import options as o
+
+
+def evaluate(
+    run: o.RunFolder,
+    split: Annotated[
+        str,
+        typer.Option(
+            "--split",
+            help="Classes to evaluate on, by the split stored in the run: test, validation, "
+            "train, or unseen (all in --data-dir that the run neither trained nor validated on).",
+            rich_help_panel="Tasks",
+        ),
+    ] = "test",
+    tasks: Annotated[
+        int, typer.Option("--tasks", help="Number of tasks.", rich_help_panel="Tasks")
+    ] = 600,
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            "--checkpoint",
+            help="best (by validation), last, or a step.",
+            rich_help_panel="Tasks",
+        ),
+    ] = "best",
+    data_dir: Annotated[
+        str | None,
+        typer.Option(
+            "--data-dir",
+            help="Read the images from this folder in place of the run's own.",
+            rich_help_panel="Tasks",
+            show_default=False,
+        ),
+    ] = None,
+    shots: Annotated[
+        int | None,
+        typer.Option(
+            "--shots",
+            help="Support examples per class.",
+            rich_help_panel="Tasks",
+            show_default="as trained",
+        ),
+    ] = None,
+    queries: Annotated[
+        int | None,
+        typer.Option(
+            "--queries",
+            help="Query examples per class.",
+            rich_help_panel="Tasks",
+            show_default="as trained",
+        ),
+    ] = None,
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            "--baseline/--no-baseline",
+            help="Also adapt the initialisation as it was before any meta-learning.",
+            rich_help_panel="Tasks",
+        ),
+    ] = False,
+    allow_training_classes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-training-classes",
+            help="Let --split be train, whose score says nothing about new classes.",
+            rich_help_panel="Tasks",
+        ),
+    ] = False,
+    seed: o.DrawSeed = 0,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
+) -> None:
+    """Score a run on new tasks, on classes it was not trained on.
+
+    For instance:  pullback evaluate runs/first --tasks 600
+    """
+    from pullback import console, scaling, scoring, wording
+    from pullback.runs import Run
+
+    scaling.use_host_devices()
+    reporter = console.Reporter(quiet, json)
+    opened = Run.open(run)
+
+    def score(baseline: bool):
+        label = scoring.BASELINE if baseline else f"{split} tasks"
+        with reporter.counting(label, tasks) as on_block:
+            return scoring.evaluate_run(
+                opened,
+                part=split,
+                tasks=tasks,
+                which=checkpoint,
+                seed=seed,
+                data_dir=data_dir,
+                shots=shots,
+                queries=queries,
+                allow_training_classes=allow_training_classes,
+                baseline=baseline,
+                on_block=on_block,
+            ).record
+
+    record = score(False)
+    shown = [wording.evaluation_text(record)]
+    printed = {name: value for name, value in record.items() if name != "records"}
+    if baseline:
+        record = score(True)
+        shown.append(wording.evaluation_text(record, scoring.BASELINE))
+        printed["baseline"] = {n: value for n, value in record.items() if n != "records"}
+    for message, count in printed["flagged"].items():
+        reporter.warn(f"{count} of {tasks} tasks: {message}")
+    reporter.result(printed, *shown)

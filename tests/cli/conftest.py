@@ -1,0 +1,53 @@
+import shutil
+
+import jax
+import pytest
+from cli_helpers import OMNIGLOT, SINUSOID, cli, write_omniglot
+
+
+@pytest.fixture(scope="package", autouse=True)
+def quick(tmp_path_factory):
+    """Little compiling, each program only once, and a cache of its own for decoded images."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    settings = {
+        "jax_disable_most_optimizations": True,
+        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
+        "jax_persistent_cache_min_compile_time_secs": 0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    defaults = (False, None, 1.0, 0)
+    for name, value in settings.items():
+        jax.config.update(name, value)
+        # For the processes that a test starts.
+        patch.setenv(name.upper(), str(value))
+    yield
+    for name, value in zip(settings, defaults, strict=True):
+        jax.config.update(name, value)
+    patch.undo()
+
+
+@pytest.fixture(scope="package")
+def omniglot(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("omniglot")
+    return write_omniglot(folder, "background", ["Alpha", "Beta", "Gamma", "Delta"])
+
+
+@pytest.fixture(scope="package")
+def sinusoid_run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "sinusoid"
+    cli("train", *SINUSOID, "--out", folder)
+    return folder
+
+
+@pytest.fixture(scope="package")
+def omniglot_run(tmp_path_factory, omniglot):
+    folder = tmp_path_factory.mktemp("runs") / "omniglot"
+    cli("train", *OMNIGLOT, "--data-dir", omniglot, "--out", folder)
+    return folder
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Copies a run, so that a test may spoil it."""
+    return lambda run: shutil.copytree(run, tmp_path / "copy")

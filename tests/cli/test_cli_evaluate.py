@@ -1,0 +1,145 @@
+import json
+import shutil
+
+import numpy as np
+import pytest
+from cli_helpers import cli, write_omniglot
+
+from pullback import checkpoint, experiment, scoring
+from pullback.runs import Run
+
+
+def evaluate(run, *argv, code=0):
+    return cli("evaluate", run, "--tasks", "4", *argv, "--json", code=code)
+
+
+def test_a_score_is_shown_with_all_that_belongs_to_it(omniglot_run, copied):
+    shown = cli("evaluate", copied(omniglot_run), "--tasks", "4").stdout
+    for word in ("Accuracy", "±", "3-way 1-shot", "4 tasks", "95 %", "inner residual"):
+        assert word in shown
+    assert "normalisation group: inductive" in shown
+
+
+def test_the_result_is_stored_task_by_task(omniglot_run, copied):
+    run = copied(omniglot_run)
+    printed = evaluate(run).json
+    stored = json.loads((run / "evaluations" / "test-best-0.json").read_text())
+    scores = [task["score"] for task in stored["records"]]
+    assert len(scores) == 4
+    assert np.mean(scores) == pytest.approx(printed["mean"])
+    assert printed == {name: value for name, value in stored.items() if name != "records"}
+
+
+def test_the_same_seed_gives_the_same_score_and_another_one_other_tasks(sinusoid_run, copied):
+    run = copied(sinusoid_run)
+    first, again, other = (evaluate(run, "--seed", seed).json["mean"] for seed in (0, 0, 1))
+    assert first == again != other
+
+
+def test_the_best_checkpoint_is_the_one_of_the_best_validation(sinusoid_run, copied):
+    run = Run.open(copied(sinusoid_run))
+    record = evaluate(run.folder).json
+    assert record["step"] == run.best_validation(higher_is_better=False)["step"]
+    assert evaluate(run.folder, "--checkpoint", "10").json["step"] == 10
+    message = "There is no checkpoint '11'"
+    assert message in evaluate(run.folder, "--checkpoint", "11", code=2).stderr
+
+
+def test_the_untrained_initialisation_can_be_scored_beside(sinusoid_run, copied):
+    done = evaluate(copied(sinusoid_run), "--baseline")
+    assert done.json["baseline"]["mean"] != done.json["mean"]
+    assert done.json["baseline"]["step"] == 0
+
+
+@pytest.mark.parametrize("part", experiment.PARTS)
+def test_only_the_classes_of_the_part_are_drawn_from(part, omniglot_run):
+    run = Run.open(omniglot_run)
+    built = experiment.build(run.config, run.split)
+    source = scoring.evaluation_tasks(run, built, part)
+    wanted = built.images.select(run.split.classes(part)).images
+    assert (np.asarray(source.images) == wanted).all()
+    assert not source.rotations
+
+
+def test_training_classes_are_refused_without_permission(omniglot_run, copied):
+    run = copied(omniglot_run)
+    done = evaluate(run, "--split", "train", code=2)
+    assert "says nothing about new ones" in done.stderr
+    assert "--allow-training-classes" in done.stderr
+    scoring.check_part(Run.open(run), "train", allow_training_classes=True)
+
+
+def test_an_unknown_part_is_named(omniglot_run, sinusoid_run):
+    assert "Did you mean 'test'" in evaluate(omniglot_run, "--split", "tests", code=2).stderr
+    assert "no classes to split" in evaluate(sinusoid_run, "--split", "validation", code=2).stderr
+
+
+def test_more_data_change_nothing_about_the_test_classes(omniglot_run, omniglot, tmp_path):
+    run = shutil.copytree(omniglot_run, tmp_path / "run")
+    more = shutil.copytree(omniglot, tmp_path / "more")
+    write_omniglot(more, "background", ["Aardvark", "Omega"])
+    before = evaluate(run).json["mean"]
+    assert evaluate(run, "--data-dir", more).json["mean"] == before
+
+
+def test_classes_missing_from_another_copy_are_named(omniglot_run, omniglot, copied, tmp_path):
+    less = shutil.copytree(omniglot, tmp_path / "less")
+    gone = Run.open(omniglot_run).split.test[0].split("/")[0]
+    shutil.rmtree(less / "images_background" / gone)
+    done = evaluate(copied(omniglot_run), "--data-dir", less, code=2)
+    assert f"'{gone}/character01'" in done.stderr
+
+
+def test_unseen_are_all_classes_that_the_run_did_not_learn_from(omniglot_run, copied, tmp_path):
+    run = copied(omniglot_run)
+    other = write_omniglot(tmp_path / "other", "evaluation", ["Zeta"])
+    record = evaluate(run, "--split", "unseen", "--data-dir", other).json
+    assert record["part"] == "unseen"
+    assert record["data_dir"] == str(other)
+    opened = Run.open(run)
+    built = experiment.build(opened.config, opened.split)
+    own = scoring.evaluation_tasks(opened, built, "unseen")
+    assert (np.asarray(own.images) == built.images.select(opened.split.test).images).all()
+
+
+def test_a_copy_without_any_unseen_class_is_refused(omniglot_run, omniglot, copied, tmp_path):
+    less = shutil.copytree(omniglot, tmp_path / "less")
+    for name in Run.open(omniglot_run).split.test:
+        shutil.rmtree(less / "images_background" / name)
+    done = evaluate(copied(omniglot_run), "--split", "unseen", "--data-dir", less, code=2)
+    assert "trained or validated on every class" in done.stderr
+
+
+def test_other_shots_and_queries_are_stored_apart(omniglot_run, copied):
+    run = copied(omniglot_run)
+    record = evaluate(run, "--shots", "2", "--queries", "2").json
+    assert (record["shots"], record["queries"]) == (2, 2)
+    assert (run / "evaluations" / "test-best-0-2shot-2query.json").exists()
+    assert "need 23 examples" in evaluate(run, "--shots", "20", code=2).stderr
+    assert "shots is 0" in evaluate(run, "--shots", "0", code=2).stderr
+
+
+def test_there_is_no_way_to_change_the_inner_problem(sinusoid_run):
+    done = cli("evaluate", sinusoid_run, "--strength", "1", code=2)
+    assert "No such option" in done.stderr
+
+
+def test_a_broken_checkpoint_and_a_missing_run_are_told(sinusoid_run, copied, tmp_path):
+    run = copied(sinusoid_run)
+    for step in checkpoint.steps(run / "checkpoints"):
+        shutil.rmtree(run / "checkpoints" / str(step) / "default")
+    assert "is broken" in evaluate(run, code=2).stderr
+    assert "does not exist" in evaluate(tmp_path / "none", code=2).stderr
+    assert "whole numbers from 2" in cli("evaluate", run, "--tasks", "1", code=2).stderr
+
+
+def test_info_shows_what_was_found(omniglot_run, copied):
+    run = copied(omniglot_run)
+    mean = evaluate(run).json["mean"]
+    record = cli("info", run, "--json").json
+    assert record["evaluations"]["test-best-0"]["mean"] == mean
+    assert sum(record["classes"].values()) == 12
+    assert record["last_validation"]["step"] == record["step"] == 4
+    shown = cli("info", run).stdout
+    for word in ("test-best-0", "best validation", "tasks per second", "jax", "split_by"):
+        assert word in shown

@@ -1,0 +1,124 @@
+import errno
+import json
+import os
+
+import pytest
+
+from pullback import config as configs
+from pullback import runs
+from pullback.errors import InputError, StorageError
+from pullback.runs import Run
+from pullback.tasks import ClassSplit
+
+CONFIG = configs.resolve({"data": {"dataset": "sinusoid"}})
+SPLIT = ClassSplit("glyphs", "character", 0, ("a", "b"), ("c",), ("d",))
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run.create(tmp_path / "run", CONFIG, None)
+
+
+def test_a_run_opens_as_it_was_created(tmp_path):
+    config = configs.resolve({})
+    created = Run.create(tmp_path / "deep" / "run", config, SPLIT)
+    assert Run.open(created.folder) == created
+
+
+def test_an_empty_folder_may_be_used(tmp_path):
+    (tmp_path / "run").mkdir()
+    assert Run.create(tmp_path / "run", CONFIG, None).config == CONFIG
+
+
+@pytest.mark.parametrize("kind", ["missing", "file", "empty"])
+def test_what_is_no_run_is_refused(kind, tmp_path):
+    place = tmp_path / "run"
+    if kind == "file":
+        place.write_text("")
+    if kind == "empty":
+        place.mkdir()
+    message = {
+        "missing": "does not exist",
+        "file": "is not a folder",
+        "empty": r"is no run: config\.toml is missing",
+    }
+    with pytest.raises(InputError, match=message[kind]):
+        Run.open(place)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "is missing"),
+        ("{", "is broken"),
+        ("[]", "holds no JSON object"),
+        ('{"train": []}', "missing keys"),
+    ],
+)
+def test_a_broken_split_is_an_error_and_never_drawn_anew(text, message, tmp_path):
+    run = Run.create(tmp_path / "run", configs.resolve({}), SPLIT)
+    file = run.folder / "split.json"
+    file.unlink() if text is None else file.write_text(text)
+    with pytest.raises(InputError, match=message):
+        Run.open(run.folder)
+
+
+def test_the_split_of_other_data_is_refused(tmp_path):
+    run = Run.create(tmp_path / "run", configs.resolve({}), SPLIT)
+    stored = SPLIT.to_dict() | {"dataset": "omniglot"}
+    (run.folder / "split.json").write_text(json.dumps(stored))
+    with pytest.raises(InputError, match="is a split of 'omniglot'"):
+        Run.open(run.folder)
+
+
+def test_numbers_that_are_not_finite_are_left_out(run):
+    run.append({"kind": "step", "step": 1, "loss": float("nan"), "deep": {"x": float("inf")}})
+    assert run.metrics() == [{"kind": "step", "step": 1, "deep": {}}]
+
+
+def test_a_last_line_that_was_cut_is_passed_over_and_dropped_on_resuming(run):
+    run.append({"kind": "step", "step": 1}, {"kind": "step", "step": 2})
+    file = run.folder / "metrics.jsonl"
+    whole = file.read_text()
+    file.write_text(whole + '{"kind": "step", "st')
+    assert [line["step"] for line in run.metrics()] == [1, 2]
+    run.rewind(2)
+    assert file.read_text() == whole
+
+
+@pytest.mark.parametrize("line", ["{", "[1]", '{"kind": "step"}'])
+def test_a_broken_line_elsewhere_is_an_error(line, run):
+    (run.folder / "metrics.jsonl").write_text(line + '\n{"kind": "step", "step": 1}\n')
+    with pytest.raises(InputError, match="Line 1 of"):
+        run.metrics()
+
+
+def test_lines_beyond_a_step_are_dropped(run):
+    run.append(*({"kind": "step", "step": i} for i in range(1, 6)))
+    run.rewind(3)
+    assert [line["step"] for line in run.metrics()] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_refused_write_leaves_the_former_file_whole(code, run, monkeypatch):
+    run.store_evaluation("test", {"mean": 1})
+
+    def refuse(source, target):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StorageError, match="what stood there before is whole") as caught:
+        run.store_evaluation("test", {"mean": 2})
+    assert os.strerror(code) in str(caught.value)
+    assert run.evaluations() == {"test": {"mean": 1}}
+    assert len(list((run.folder / "evaluations").iterdir())) == 1
+
+
+def test_a_line_that_cannot_be_added_is_a_storage_error(run):
+    (run.folder / "metrics.jsonl").mkdir()
+    with pytest.raises(StorageError, match="could not be written"):
+        run.append({"kind": "step", "step": 1})
+
+
+def test_versions_name_what_numbers_depend_on():
+    assert runs.versions().keys() == {"python", "platform", *runs.PACKAGES}

@@ -1,0 +1,34 @@
+import jax
+import numpy as np
+import pytest
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """For modules whose problems are tiny: nearly all of their time goes into compiling."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module")
+def x64(tiny):
+    """64-bit numbers for one module; others keep JAX's default, as a user has it."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def strict_promotion():
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)

@@ -1,0 +1,179 @@
+"""Models against plain formulas."""
+
+import itertools
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pullback.models import (
+    ACTIVATIONS,
+    MLP,
+    NORMALISATIONS,
+    Conv4,
+    accuracy,
+    cross_entropy,
+    functional,
+    mean_squared_error,
+    patches,
+)
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+@pytest.mark.parametrize(("height", "width"), [(6, 6), (7, 7), (1, 1), (2, 5)])
+def test_patches_times_a_matrix_is_a_strided_convolution(height, width, rng):
+    x = rng.normal(size=(2, height, width, 3))
+    weight = rng.normal(size=(27, 4))
+
+    def as_matrix(x, weight):
+        return patches(x) @ weight
+
+    def as_convolution(x, weight):
+        return jax.lax.conv_general_dilated(
+            x,
+            weight.reshape(3, 3, 3, 4),
+            (2, 2),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    out, pull = jax.vjp(as_matrix, x, weight)
+    wanted, wanted_pull = jax.vjp(as_convolution, x, weight)
+    np.testing.assert_allclose(out, wanted, rtol=1e-10, atol=1e-12)
+    cotangent = rng.normal(size=wanted.shape)
+    for a, b in zip(pull(cotangent), wanted_pull(cotangent), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-12)
+
+
+def conv4(normalisation, rng, size=9):
+    """A small network whose last layer is not zero, so that logits mean something."""
+    model = Conv4(3, width=4, normalisation=normalisation, groups=2, size=size)
+    params = model.init(jax.random.key(0))
+    params["linear"]["weight"] = rng.normal(size=params["linear"]["weight"].shape)
+    for i in range(4):
+        params[f"conv{i}"]["scale"] = 1 + 0.3 * rng.normal(size=4)
+        params[f"conv{i}"]["bias"] = 0.3 * rng.normal(size=4)
+    return model, params
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_only_batch_normalisation_lets_examples_see_each_other(normalisation, rng):
+    model, params = conv4(normalisation, rng)
+    x = rng.normal(size=(4, 9, 9, 1))
+    changed = x.copy()
+    # Not a multiple of the old image: that would be normalised away.
+    changed[0] = rng.normal(size=(9, 9, 1))
+    apply = jax.jit(model.apply)
+    one, other = apply(params, x), apply(params, changed)
+    assert np.abs(one[0] - other[0]).max() > 1e-3
+    leak = np.abs(one[1:] - other[1:]).max()
+    assert (leak > 1e-3) == (normalisation == "batch")
+    if normalisation != "batch":
+        assert leak < 1e-12
+
+
+@pytest.mark.parametrize("normalisation", ["group", "batch"])
+def test_folded_normalisation_is_the_plain_formula(normalisation, rng):
+    model, _ = conv4(normalisation, rng)
+    x = 1.5 + rng.normal(size=(3, 5, 5, 4))
+    scale, bias = rng.normal(size=4), rng.normal(size=4)
+    if normalisation == "group":
+        grouped, axes = x.reshape(3, 5, 5, 2, 2), (1, 2, 4)
+    else:
+        grouped, axes = x.reshape(3, 5, 5, 4, 1), (0, 1, 2, 4)
+    mean, variance = (f(grouped, axis=axes, keepdims=True) for f in (np.mean, np.var))
+    plain = ((grouped - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape) * scale + bias
+    np.testing.assert_allclose(model._normalise(x, scale, bias), plain, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_a_blank_image_is_no_trouble(normalisation, rng):
+    model, params = conv4(normalisation, rng)
+    gradient = jax.jit(jax.grad(lambda p, x: jnp.sum(model.apply(p, x) ** 2)))
+    for leaf in jax.tree.leaves(gradient(params, np.zeros((2, 9, 9, 1)))):
+        assert np.all(np.isfinite(leaf))
+
+
+@pytest.mark.parametrize("size", [8, 15])
+def test_conv4_starts_at_chance_for_any_size(size):
+    model = Conv4(5, width=8, size=size)
+    params = model.init(jax.random.key(0))
+    logits = jax.jit(model.apply)(params, jnp.ones((2, size, size, 1)))
+    np.testing.assert_array_equal(logits, np.zeros((2, 5)))
+
+
+def test_logit_scale_multiplies_the_logits(rng):
+    model, params = conv4("group", rng)
+    x = rng.normal(size=(2, 9, 9, 1))
+    louder = Conv4(3, width=4, groups=2, size=9, logit_scale=8.0)
+    scaled, plain = jax.jit(lambda p, x: (louder.apply(p, x), model.apply(p, x)))(params, x)
+    np.testing.assert_allclose(scaled, 2 * plain, rtol=1e-12)
+
+
+@pytest.mark.parametrize("hidden", [(), (3,), (4, 5)])
+def test_mlp_is_the_chain_of_its_layers(hidden, rng):
+    model = MLP(2, 3, hidden=hidden, activation="tanh")
+    params = model.init(jax.random.key(0))
+    widths = (2, *hidden, 3)
+    shapes = [params[f"layer{i}"]["weight"].shape for i in range(len(widths) - 1)]
+    assert shapes == list(itertools.pairwise(widths))
+    x = out = rng.normal(size=(6, 2))
+    for i in range(len(shapes)):
+        out = out @ np.asarray(params[f"layer{i}"]["weight"])
+        out = np.tanh(out) if i < len(hidden) else out
+    np.testing.assert_allclose(model.apply(params, x), out, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", [n for n in ACTIVATIONS if n != "relu"])
+def test_activations_but_relu_have_a_second_derivative_everywhere(name):
+    points = np.linspace(-1e-3, 1e-3, 41)
+    second = jax.vmap(jax.grad(jax.grad(ACTIVATIONS[name])))(points)
+    assert np.abs(np.diff(second)).max() < 0.1
+
+
+def identity(params, x):
+    return params * x
+
+
+def test_losses_and_accuracy_by_hand():
+    logits = np.log([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
+    labels = np.array([0, 1])
+    np.testing.assert_allclose(
+        cross_entropy(identity)(1.0, (logits, labels)), -np.log([0.7, 0.3]).mean()
+    )
+    np.testing.assert_allclose(accuracy(identity)(1.0, (logits, labels)), 0.5)
+    x, y = np.array([[1.0], [2.0]]), np.array([[0.0], [5.0]])
+    np.testing.assert_allclose(mean_squared_error(identity)(2.0, (x, y)), (4 + 1) / 2)
+
+
+def test_cross_entropy_of_huge_logits_is_finite():
+    loss = cross_entropy(identity)
+    logits = np.array([[1e4, -1e4]])
+    np.testing.assert_allclose(loss(1.0, (logits, np.array([1]))), 2e4)
+    assert np.isfinite(jax.grad(loss)(1.0, (logits, np.array([1]))))
+
+
+def test_functional_splits_a_module_without_changing_it(rng):
+    module = eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0))
+    params, apply = functional(module)
+    x = rng.normal(size=(5, 2))
+    np.testing.assert_allclose(apply(params, x), jax.vmap(module)(x), rtol=1e-12)
+    assert all(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(params))
+    doubled = jax.tree.map(lambda p: 0 * p, params)
+    np.testing.assert_array_equal(apply(doubled, x), np.zeros((5, 3)))
+
+
+def test_functional_keeps_integer_tables_out_of_the_parameters():
+    class Lookup(eqx.Module):
+        table: jax.Array
+        weight: jax.Array
+
+        def __call__(self, x):
+            return self.weight * x[self.table]
+
+    params, apply = functional(Lookup(jnp.array([1, 0]), jnp.ones(2)))
+    assert len(jax.tree.leaves(params)) == 1
+    np.testing.assert_array_equal(apply(params, jnp.array([[3.0, 4.0]])), [[4.0, 3.0]])
