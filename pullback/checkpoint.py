@@ -6,14 +6,25 @@ import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from pullback.errors import InputError, StorageError
-from pullback.training import TrainState
+
+
+class Stepped(Protocol):
+    """A pytree of arrays that knows its step, as the training's state does."""
+
+    @property
+    def step(self) -> Any:
+        """Meta-steps done."""
+        ...
+
+
+State = TypeVar("State", bound=Stepped)
 
 KEPT = 2
 """How many of the last checkpoints are kept, beside the best one."""
@@ -21,7 +32,7 @@ KEPT = 2
 
 def save(
     folder: Path,
-    state: TrainState,
+    state: Stepped,
     *,
     seed: int,
     score: float | None = None,
@@ -62,8 +73,8 @@ def save(
 
 
 def restore(
-    folder: Path, like: TrainState, which: str | int = "last", *, higher_is_better: bool = True
-) -> TrainState:
+    folder: Path, like: State, which: str | int = "last", *, higher_is_better: bool = True
+) -> State:
     """Read a training state back.
 
     Args:
@@ -172,7 +183,7 @@ def _key(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def _arrays(state: TrainState) -> dict[str, np.ndarray]:
+def _arrays(state: Stepped) -> dict[str, np.ndarray]:
     """A flat dictionary, which needs none of this package's classes to be read."""
     return {_key(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(state)}
 

@@ -19,6 +19,7 @@ from pullback.settings import (
     WIDTHS,
     Kind,
     one_of,
+    read,
     setting,
     whole,
 )
@@ -114,6 +115,7 @@ class TrainingConfig:
         steps: meta-steps.
         tasks_per_step: tasks that one meta-gradient averages.
         learning_rate: of the outer Adam, at the start of its cosine decay.
+        clip_norm: the meta-gradient's norm above which it is scaled down to it.
         seed: of the initialisation, the episodes and the solvers.
         validate_every: meta-steps between two validations.
         validation_tasks: tasks of a validation.
@@ -123,6 +125,7 @@ class TrainingConfig:
     steps: int = setting(whole(1))
     tasks_per_step: int = setting(whole(1))
     learning_rate: float = setting(POSITIVE)
+    clip_norm: float = setting(POSITIVE)
     seed: int = setting(whole(0))
     validate_every: int = setting(whole(1))
     validation_tasks: int = setting(whole(2))
@@ -194,6 +197,7 @@ def defaults(dataset: str, algorithm: str, solver: str | None) -> dict[str, Any]
         "steps": 1000,
         "tasks_per_step": 8,
         "learning_rate": 3e-3,
+        "clip_norm": 3.0,
         "seed": 0,
         "validate_every": 100,
         "validation_tasks": 200,
@@ -216,7 +220,7 @@ def defaults(dataset: str, algorithm: str, solver: str | None) -> dict[str, Any]
     if dataset == "omniglot":
         table |= {"data_dir": ""}
     if solver in ("gradient-descent", "adam"):
-        table |= {"inner_learning_rate": 0.1 if images else 0.01}
+        table |= {"inner_learning_rate": 0.1 if images else 0.002}
         table |= {"inner_momentum": 0.9 if solver == "adam" else 0.0}
     if line.implicit:
         table |= {"linear_steps": 10, "linear_rtol": 0.1, "damping": 0.0}
@@ -277,12 +281,7 @@ def _read_all(given: Given) -> dict[str, Any]:
 def _read(name: str, value: Any) -> Any:
     section = HOME[name]
     kind: Kind = SECTIONS[section].__dataclass_fields__[name].metadata["kind"]
-    try:
-        return kind.read(value)
-    except InputError:
-        raise
-    except ValueError:
-        raise InputError(f"{name} in [{section}] is {value!r}", allowed=kind.allowed) from None
+    return read(kind, f"{name} in [{section}]", value)
 
 
 def _unknown(problem: str, given: str, names: Any) -> InputError:

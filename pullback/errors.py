@@ -51,3 +51,25 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else None
     return InputError(f"Unknown {kind} {given!r}", allowed=", ".join(names), remedy=hint)
+
+
+def check_positive(owner: str, **values: float) -> None:
+    """Settings that must be positive numbers.
+
+    Raises:
+        InputError: naming the first that is not.
+    """
+    for name, value in values.items():
+        if not 0 < value < float("inf"):
+            raise InputError(f"{owner}({name}={value!r})", allowed=f"finite {name} > 0")
+
+
+def check_counts(owner: str, **values: int) -> None:
+    """Settings that must be positive whole numbers.
+
+    Raises:
+        InputError: naming the first that is not.
+    """
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise InputError(f"{owner}({name}={value!r})", allowed="whole numbers from 1")

@@ -97,7 +97,7 @@ def evaluate(
     """
     if count < 1:
         raise InputError(f"evaluate(count={count!r})", allowed="whole numbers from 1")
-    most = len(jax.local_devices()) if devices is None else devices
+    most = scaling.count_devices(devices)
     # Every block has the same size, so that one program serves all; what exceeds is dropped.
     block = min(block, -(-count // most) * most)
     block = max(1, block // most) * most

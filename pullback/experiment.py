@@ -190,7 +190,9 @@ def assemble(config: RunConfig, split: ClassSplit | None, images: ImageSet | Non
         loss,
         metric,
         algorithm,
-        training.default_optimizer(config.training.steps, config.training.learning_rate),
+        training.default_optimizer(
+            config.training.steps, config.training.learning_rate, config.training.clip_norm
+        ),
         classification,
     )
 

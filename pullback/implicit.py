@@ -27,7 +27,7 @@ purpose; it is zero unless asked for.
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from pullback import codes, trees
 from pullback.linear.base import LinearSolution, LinearSolver, Operator
@@ -134,7 +134,9 @@ def jacobian(point: Linearised) -> Float[Array, "n n"]:
     return jnp.linalg.solve(columns(point.operator()), columns(point.problem.pull))
 
 
-def result_code(phi: Params, value: Float[Array, ""], solution: LinearSolution) -> Array:
+def result_code(
+    phi: Params, value: Float[Array, ""], residual: Float[Array, ""], solution: LinearSolution
+) -> Int[Array, ""]:
     """One code for a whole meta-gradient: a number that is not finite outranks all else."""
-    finite = jnp.isfinite(value) & trees.all_finite(phi)
+    finite = jnp.isfinite(value) & jnp.isfinite(residual) & trees.all_finite(phi)
     return jnp.where(finite, solution.code, codes.NOT_FINITE)

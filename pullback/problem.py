@@ -12,6 +12,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, PyTree
 
 from pullback import trees
@@ -81,8 +82,8 @@ class InnerProblem(eqx.Module):
         """The smallest entry of Λ: how much curvature the proximal term adds at least."""
         if self.strength is None:
             return jnp.zeros(())
-        leaves = [jnp.min(jnp.asarray(leaf)) for leaf in jax.tree.leaves(self.strength)]
-        return jnp.min(jnp.stack(leaves))
+        leaves = jax.tree.leaves(self.strength)
+        return jnp.min(jnp.stack([jnp.min(jnp.asarray(leaf)) for leaf in leaves]))
 
 
 class Proximal(eqx.Module):
@@ -137,7 +138,7 @@ def check_strength(strength: Strength) -> Strength:
         InputError: naming the first leaf that holds anything else.
     """
     for path, leaf in trees.leaf_paths(strength):
-        if isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, Tracer):
             continue
         try:
             numbers = np.asarray(leaf, dtype=float)

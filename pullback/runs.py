@@ -92,7 +92,10 @@ class Run:
                 f"{str(folder)!r} is no run: {CONFIG} is missing",
                 remedy="Give the folder that pullback train wrote with --out",
             )
-        config = configs.from_toml(folder / CONFIG)
+        try:
+            config = configs.from_toml(folder / CONFIG)
+        except InputError as error:
+            raise InputError(f"The run {str(folder)!r} cannot be opened: {error}") from None
         split = None
         if DATASETS[config.data.dataset].kind == "classification":
             split = _read_split(folder / SPLIT)

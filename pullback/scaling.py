@@ -76,11 +76,25 @@ def task_mesh(tasks: int, devices: int | None = None) -> Mesh:
     Raises:
         InputError: if more devices are asked for than there are.
     """
-    available = jax.local_devices()
-    if devices is not None and not 1 <= devices <= len(available):
-        raise InputError(f"{devices} devices were asked for", allowed=f"1 to {len(available)}")
-    count = max(n for n in range(1, (devices or len(available)) + 1) if tasks % n == 0)
-    return Mesh(np.asarray(available[:count]), (AXIS,))
+    count = max(n for n in range(1, count_devices(devices) + 1) if tasks % n == 0)
+    return Mesh(np.asarray(jax.local_devices()[:count]), (AXIS,))
+
+
+def count_devices(devices: int | None) -> int:
+    """How many devices there are to use.
+
+    Args:
+        devices: the most to use; all if None.
+
+    Raises:
+        InputError: if more are asked for than there are, or none.
+    """
+    available = len(jax.local_devices())
+    if devices is None:
+        return available
+    if not 1 <= devices <= available:
+        raise InputError(f"{devices} devices were asked for", allowed=f"1 to {available}")
+    return devices
 
 
 def over_tasks(

@@ -285,18 +285,17 @@ def _means(columns: dict[str, np.ndarray]) -> dict[str, float | int]:
     }
 
 
-def measure_pace(experiment: Experiment, warm_up: float = 3.0) -> tuple[float, float, float]:
-    """How long a meta-step and a validation take here, by a short warm-up that is thrown away.
+def measure_pace(experiment: Experiment, warm_up: float = 3.0) -> tuple[float, float]:
+    """How long a meta-step takes here, by a short warm-up that is thrown away.
 
     Args:
         experiment: what to measure.
         warm_up: about how many seconds of meta-steps to measure.
 
     Returns:
-        Seconds of a meta-step, of a validation, and of compilation.
+        Seconds of a meta-step, and of its compilation.
     """
     settings = experiment.config.training
-    key = jax.random.fold_in(jax.random.key(settings.seed), WARM_UP)
     blocks: list[Block] = []
 
     def on_block(state: TrainState, block: Block) -> bool:
@@ -308,7 +307,7 @@ def measure_pace(experiment: Experiment, warm_up: float = 3.0) -> tuple[float, f
         experiment.params,
         experiment.tasks("train"),
         steps=1_000_000,
-        key=key,
+        key=jax.random.fold_in(jax.random.key(settings.seed), WARM_UP),
         tasks_per_step=settings.tasks_per_step,
         optimizer=experiment.optimizer,
         on_block=on_block,
@@ -316,6 +315,12 @@ def measure_pace(experiment: Experiment, warm_up: float = 3.0) -> tuple[float, f
     )
     steady = blocks[1:]
     pace = sum(b.seconds for b in steady) / sum(map(len, steady))
+    return pace, blocks[0].seconds
+
+
+def measure_validation(experiment: Experiment) -> float:
+    """How many seconds a validation takes here, compilation left out."""
+    settings = experiment.config.training
     validate = functools.partial(
         evaluate_theta,
         experiment,
@@ -327,7 +332,7 @@ def measure_pace(experiment: Experiment, warm_up: float = 3.0) -> tuple[float, f
     validate()
     began = time.perf_counter()
     validate()
-    return pace, time.perf_counter() - began, blocks[0].seconds
+    return time.perf_counter() - began
 
 
 def fill(experiment: Experiment, seconds: float, *, with_overhead: bool) -> Experiment:
@@ -341,8 +346,9 @@ def fill(experiment: Experiment, seconds: float, *, with_overhead: bool) -> Expe
     Returns:
         The experiment with its number of steps set, and its learning rate falling over them.
     """
-    pace, validation, compilation = measure_pace(experiment, min(3.0, 0.1 * seconds))
+    pace, compilation = measure_pace(experiment, min(3.0, 0.1 * seconds))
     if with_overhead:
+        validation = measure_validation(experiment)
         seconds -= compilation + 2 * validation
         pace += validation / experiment.config.training.validate_every
     steps = max(1, round(seconds / pace))

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
-from pullback.errors import unknown_name
+from pullback.errors import InputError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,28 @@ def one_of(what: str, names: Any) -> Kind:
     return Kind(", ".join(names), read)
 
 
-def setting(kind: Kind) -> Any:
+def setting(kind: Kind, default: Any = MISSING) -> Any:
     """A field of a dataclass that holds a value of that kind."""
-    return field(metadata={"kind": kind})
+    return field(default=default, metadata={"kind": kind})
+
+
+def read(kind: Kind, name: str, value: Any) -> Any:
+    """A value in the type of its kind.
+
+    Args:
+        kind: what is allowed.
+        name: of the setting, for the message.
+        value: as given.
+
+    Returns:
+        The value.
+
+    Raises:
+        InputError: if the value is not of that kind.
+    """
+    try:
+        return kind.read(value)
+    except InputError:
+        raise
+    except ValueError:
+        raise InputError(f"{name} is {value!r}", allowed=kind.allowed) from None

@@ -79,9 +79,16 @@ class Result:
         return self.state.theta
 
 
-def default_optimizer(steps: int, learning_rate: float = 3e-3) -> optax.GradientTransformation:
-    """Adam with a cosine decay to zero over ``steps`` meta-steps."""
-    return optax.adam(optax.cosine_decay_schedule(learning_rate, steps))
+def default_optimizer(
+    steps: int, learning_rate: float = 3e-3, clip_norm: float = 3.0
+) -> optax.GradientTransformation:
+    """Adam with a cosine decay to zero over ``steps`` meta-steps, its gradients clipped.
+
+    One task whose H + Λ is nearly singular has a meta-gradient hundreds of times the usual norm;
+    unclipped, a single one of them ends a run.
+    """
+    schedule = optax.cosine_decay_schedule(learning_rate, steps)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(schedule))
 
 
 def start(
@@ -141,9 +148,9 @@ def train(
         if not isinstance(number, int) or number < 1:
             raise InputError(f"train({name}={number!r})", allowed="whole numbers from 1")
     optimizer = default_optimizer(steps) if optimizer is None else optimizer
-    state = start(algorithm, params, optimizer) if state is None else state
     mesh = scaling.task_mesh(tasks_per_step, devices)
-    tasks, state, key = scaling.replicate((tasks, state, key), mesh)
+    begin: TrainState = start(algorithm, params, optimizer) if state is None else state
+    tasks, now, key = scaling.replicate((tasks, begin, key), mesh)
     run_block = functools.partial(
         _run_block,
         algorithm=algorithm,
@@ -152,15 +159,15 @@ def train(
         strategy=scaling.find_strategy(strategy),
         mesh=mesh,
     )
-    result, blocks, pace = Result(state), [], None
-    done = int(state.step)
+    result, blocks, pace = Result(now), [], None
+    done = int(now.step)
     while done < steps:
         until_end = block_ends - done % block_ends
         # The first block is one step long: it compiles, the second one sets the pace.
         wanted = 1 if pace is None else max(1, int(block_seconds / pace))
         size = min(wanted, until_end, steps - done, BLOCK)
         began = time.perf_counter()
-        state, record, finished = run_block(state, tasks, key, jnp.asarray(size))
+        now, record, finished = run_block(now, tasks, key, jnp.asarray(size))
         finished = int(finished)
         seconds = time.perf_counter() - began
         pace = seconds / size if blocks else (pace or 1e9)
@@ -168,8 +175,8 @@ def train(
         block = _summarise(record, done, finished, seconds)
         blocks.append(block)
         done += finished
-        result.state = state
-        if on_block is not None and on_block(state, block):
+        result.state = now
+        if on_block is not None and on_block(now, block):
             result.stopped = True
             break
     names = blocks[0].metrics if blocks else {}

@@ -35,7 +35,7 @@ def axpy(c: Float[Array, ""] | float, a: Params, b: Params) -> Params:
 def dot(a: Params, b: Params) -> Float[Array, ""]:
     """Inner product over all leaves."""
     parts = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
-    return jax.tree.reduce(jnp.add, parts, jnp.zeros(()))
+    return jax.tree.reduce(jnp.add, parts)
 
 
 def norm(a: Params) -> Float[Array, ""]:
@@ -46,7 +46,7 @@ def norm(a: Params) -> Float[Array, ""]:
 def normalise(a: Params) -> tuple[Params, Float[Array, ""]]:
     """``a / ‖a‖`` and ``‖a‖``, without underflow for tiny numbers; zero stays zero."""
     peaks = jax.tree.map(lambda x: jnp.max(jnp.abs(x), initial=0.0), a)
-    peak = jax.tree.reduce(jnp.maximum, peaks, jnp.zeros(()))
+    peak = jax.tree.reduce(jnp.maximum, peaks)
     peak = jnp.where(peak == 0, 1.0, peak)
     scaled = jax.tree.map(lambda x: (x / peak).astype(x.dtype), a)
     size = norm(scaled)

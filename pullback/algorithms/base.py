@@ -87,9 +87,9 @@ def adapt_with(
 
 def report(problem: InnerProblem, solution: Solution) -> Report:
     """The report of an inner solution, at the price of one gradient."""
-    gradient = problem.loss_gradient(solution.phi)
+    value, gradient = jax.value_and_grad(problem.loss)(solution.phi, problem.support)
     residual = implicit.stationarity(problem, solution.phi, gradient, solution.start_norm)
-    finite = trees.all_finite(solution.phi) & jnp.isfinite(residual)
+    finite = trees.all_finite(solution.phi) & jnp.isfinite(residual) & jnp.isfinite(value)
     return Report(residual, jnp.where(finite, codes.OK, codes.NOT_FINITE))
 
 

@@ -67,14 +67,15 @@ def imaml(
             damping=damping,
             approximate_inverse=solution.inverse,
         )
+        residual = point.residual()
         info = Info(
-            point.residual(),
+            residual,
             solve.residual,
             solve.steps,
             solve.smallest_curvature,
             solve.largest_curvature,
             jnp.asarray(damping, value.dtype),
-            implicit.result_code(phi, value, solve),
+            implicit.result_code(phi, value, residual, solve),
         )
         return value, gradient, info
 

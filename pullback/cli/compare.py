@@ -12,22 +12,37 @@ _PANEL = "Comparison"
 
 
 def compare(
-    algorithms: Annotated[
-        str,
+    config: Annotated[
+        Path | None,
         typer.Option(
-            "--algorithms", help="Names with commas between them.", rich_help_panel=_PANEL
+            "--config",
+            help="TOML file of settings that all share, in sections as in a run's config.toml; "
+            "a section compare may hold algorithms, inner, tasks, seconds_each and baseline. "
+            "Options given here go before it.",
+            rich_help_panel=_PANEL,
+            show_default=False,
         ),
-    ] = "imaml,maml,fomaml,reptile",
+    ] = None,
+    algorithms: Annotated[
+        str | None,
+        typer.Option(
+            "--algorithms",
+            help="Names with commas between them.",
+            rich_help_panel=_PANEL,
+            show_default="imaml,maml,fomaml,reptile",
+        ),
+    ] = None,
     inner: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--inner",
             help="customary: each with the inner loop it is known for (iMAML a proximal problem "
             "solved by L-BFGS, the others 5 or 10 plain gradient steps). same: all with the same "
             "proximal problem and the same solver.",
             rich_help_panel=_PANEL,
+            show_default="customary",
         ),
-    ] = "customary",
+    ] = None,
     seconds_each: Annotated[
         float | None,
         typer.Option(
@@ -38,16 +53,20 @@ def compare(
         ),
     ] = None,
     tasks: Annotated[
-        int, typer.Option("--tasks", help="Test tasks for each.", rich_help_panel=_PANEL)
-    ] = 600,
+        int | None,
+        typer.Option(
+            "--tasks", help="Test tasks for each.", rich_help_panel=_PANEL, show_default="600"
+        ),
+    ] = None,
     baseline: Annotated[
-        bool,
+        bool | None,
         typer.Option(
             "--baseline/--no-baseline",
             help="Also test the first one's initialisation as it was before meta-learning.",
             rich_help_panel=_PANEL,
+            show_default="baseline",
         ),
-    ] = True,
+    ] = None,
     dataset: o.Dataset = None,
     data_dir: o.DataDir = None,
     ways: o.Ways = None,
@@ -93,32 +112,31 @@ def compare(
     """
     given = o.given_settings(locals())
     from pullback import compare as comparing
+    from pullback import config as configs
     from pullback import console, scaling
     from pullback.errors import InputError
 
     scaling.use_host_devices()
     reporter = console.Reporter(quiet, json)
-    if seconds_each is not None:
-        if steps is not None:
-            raise InputError("Both --steps and --seconds-each were given", allowed="one of them")
-        if not 0 < seconds_each < float("inf"):
-            raise InputError(f"seconds_each is {seconds_each}", allowed="numbers above 0")
-    names = [name.strip() for name in algorithms.split(",") if name.strip()]
-    planned = comparing.plan(names, inner, given)
+    stored = {} if config is None else dict(configs.read_toml(config))
+    chosen = {
+        "algorithms": None if algorithms is None else algorithms.split(","),
+        "inner": inner,
+        "tasks": tasks,
+        "seconds_each": seconds_each,
+        "baseline": baseline,
+    }
+    chosen = comparing.choose(stored.pop("compare", {}), chosen)
+    merged = configs.merge(stored, given)
+    if chosen.seconds_each is not None and "steps" in merged.get("training", {}):
+        raise InputError("Both steps and seconds_each were given", allowed="one of them")
+    planned = comparing.plan(chosen.algorithms, chosen.inner, merged)
     if out is None:
         time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        out = Path("runs") / f"compare-{planned[names[0]].data.dataset}-{time}"
+        out = Path("runs") / f"compare-{next(iter(planned.values())).data.dataset}-{time}"
     with console.interruptible(reporter) as should_stop:
         found = comparing.compare(
-            planned,
-            out,
-            inner=inner,
-            tasks=tasks,
-            seed=seed or 0,
-            baseline=baseline,
-            seconds_each=seconds_each,
-            observer=reporter,
-            should_stop=should_stop,
+            planned, out, chosen, seed=seed or 0, observer=reporter, should_stop=should_stop
         )
     if not found.finished:
         record = {"out": str(out), "finished": False}
@@ -127,7 +145,7 @@ def compare(
     rows = [comparing.cells(found.score, row) for row in found.rows]
     table = console.table([*comparing.COLUMNS[:2], *(f"{c}>" for c in comparing.COLUMNS[2:])], rows)
     task = f"{found.record['task']} on {found.record['dataset']}"
-    shown = [f"Test {found.score} of {task}, {tasks} tasks, 95 % interval:", table]
+    shown = [f"Test {found.score} of {task}, {chosen.tasks} tasks, 95 % interval:", table]
     if found.record["normalisation"]:
         shown.append(f"Normalisation {found.record['normalisation']}.")
     shown.append(f"Table, plot and runs are in {out}.")

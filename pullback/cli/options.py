@@ -133,7 +133,7 @@ InnerLearningRate = Annotated[
         "--inner-learning-rate",
         "Step size of gradient-descent and adam.",
         _ALGORITHM,
-        "images 0.1, sinusoid 0.01",
+        "images 0.1, sinusoid 0.002",
     ),
 ]
 InnerMomentum = Annotated[

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from pullback import codes, trees
-from pullback.errors import InputError
+from pullback.errors import InputError, check_counts
 from pullback.linear.base import LinearSolution, Operator
 from pullback.trees import Params
 
@@ -20,7 +20,7 @@ class CG(eqx.Module):
 
     Args:
         steps: the most products with A.
-        rtol: stop once ‖A·u − v‖ ≤ rtol·‖v‖; 0 always takes all steps.
+        rtol: stop once ‖A·u − v‖ ≤ rtol·‖v‖; 0 goes on to rounding.
         start: ``"zero"``, or ``"rhs"`` for the approximate inverse applied to v (for a plain
             scalar λ that is v/λ, the first-order meta-gradient), at one more product.
         preconditioned: use the inner solver's own approximation of A⁻¹ where it has one (L-BFGS
@@ -42,8 +42,7 @@ class CG(eqx.Module):
         start: str = "zero",
         preconditioned: bool = True,
     ):
-        if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-            raise InputError(f"CG(steps={steps!r})", allowed="whole numbers from 1")
+        check_counts("CG", steps=steps)
         if not 0 <= rtol < 1:
             raise InputError(f"CG(rtol={rtol!r})", allowed="0 ≤ rtol < 1")
         if start not in ("zero", "rhs"):
@@ -57,11 +56,19 @@ class CG(eqx.Module):
         """Solve ``operator(u) = rhs`` for an SPD operator."""
         unit, size = trees.normalise(rhs)
         guess = approximate_inverse(unit)
+        # CG does not depend on the scale of its preconditioner; its products' range does.
+        span = trees.dot(unit, guess)
+        span = jnp.where((span > 0) & jnp.isfinite(span), span, 1.0)
+
+        def precondition(vector: Params) -> Params:
+            return trees.scale(1.0 / span, approximate_inverse(vector))
+
+        floor = max(self.rtol, float(jnp.finfo(span.dtype).eps))
         if self.start == "rhs":
             x, residual = guess, trees.subtract(unit, operator(guess))
-            preconditioned = approximate_inverse(residual)
         else:
-            x, residual, preconditioned = trees.zeros_like(guess), unit, guess
+            x, residual = trees.zeros_like(guess), unit
+        preconditioned = precondition(residual)
         product = trees.dot(residual, preconditioned)
         infinity = jnp.full_like(product, jnp.inf)
 
@@ -70,7 +77,7 @@ class CG(eqx.Module):
             return (
                 (step < self.steps)
                 & ~failed
-                & (trees.norm(residual) > self.rtol)
+                & (trees.norm(residual) > floor)
                 # A residual of exactly zero has nothing left to divide by.
                 & (product > 0)
             )
@@ -83,12 +90,12 @@ class CG(eqx.Module):
             failed = ~(curvature > 0)
             alpha = product / jnp.where(failed, 1.0, curvature)
             # Stop before a direction of negative curvature; at the very first one fall back on
-            # the guess, which is p itself then.
-            alpha = jnp.where(failed, jnp.where(step == 0, 1.0, 0.0), alpha)
+            # the guess, which is p but for its scale.
+            alpha = jnp.where(failed, jnp.where(step == 0, span, 0.0), alpha)
             alpha = jnp.where(failed & (self.start == "rhs"), 0.0, alpha)
             x = trees.axpy(alpha, p, x)
             residual = trees.axpy(-alpha, a_p, residual)
-            preconditioned = approximate_inverse(residual)
+            preconditioned = precondition(residual)
             new_product = trees.dot(residual, preconditioned)
             p = trees.axpy(new_product / product, p, preconditioned)
             low, high = jnp.minimum(low, rayleigh), jnp.maximum(high, rayleigh)
@@ -96,12 +103,12 @@ class CG(eqx.Module):
 
         first = (0, x, residual, preconditioned, product, infinity, -infinity, jnp.asarray(False))
         step, x, residual, _, _, low, high, failed = jax.lax.while_loop(unfinished, iterate, first)
-        value = trees.scale(size, x)
         looked = step > 0
-        # Only an approximate inverse that is none can end the loop before its first product.
-        code = jnp.where(looked | (trees.norm(residual) <= self.rtol), codes.OK, codes.NOT_SOLVED)
-        code = jnp.where(trees.norm(rhs) == 0, codes.OK, code)
-        code = jnp.where(failed, codes.NEGATIVE_CURVATURE, code)
+        # Only an approximate inverse that is none can end the loop before its first product; a
+        # gradient of zero must not come of that.
+        stuck = ~looked & (trees.norm(residual) > floor) & (size > 0)
+        value = trees.scale(jnp.where(stuck, jnp.nan, size), x)
+        code = jnp.where(failed, codes.NEGATIVE_CURVATURE, codes.OK)
         finite = trees.all_finite(value) & trees.all_finite(residual) & jnp.isfinite(product)
         code = jnp.where(finite, code, codes.NOT_FINITE)
         return LinearSolution(

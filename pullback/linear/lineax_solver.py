@@ -44,8 +44,11 @@ class Lineax(eqx.Module):
         linear = lx.FunctionLinearOperator(operator, structure, tags)
         solution = lx.linear_solve(linear, unit, self.solver, throw=False)
         residual = trees.norm(trees.subtract(operator(solution.value), unit))
-        value = trees.scale(size, solution.value)
-        code = jnp.where(solution.result == lx.RESULTS.successful, codes.OK, codes.NOT_SOLVED)
+        # Some solvers divide by the norm of a right-hand side of zero.
+        value = trees.where(size > 0, trees.scale(size, solution.value), trees.zeros_like(rhs))
+        residual = jnp.where(size > 0, residual, 0.0)
+        solved = (solution.result == lx.RESULTS.successful) | (size == 0)
+        code = jnp.where(solved, codes.OK, codes.NOT_SOLVED)
         code = jnp.where(trees.all_finite(value), code, codes.NOT_FINITE)
         steps = solution.stats.get("num_steps")
         unseen = jnp.full_like(residual, jnp.nan)
@@ -66,13 +69,14 @@ class Dense(eqx.Module):
         self, operator: Operator, rhs: Params, approximate_inverse: Operator
     ) -> LinearSolution:
         """Solve ``operator(u) = rhs``; the approximate inverse is not used."""
-        flat, unravel = trees.ravel(rhs)
+        unit, size = trees.normalise(rhs)
+        flat, unravel = trees.ravel(unit)
         basis = jnp.eye(flat.size, dtype=flat.dtype)
         matrix = jax.lax.map(lambda e: trees.ravel(operator(unravel(e)))[0], basis)
         values, vectors = jnp.linalg.eigh(0.5 * (matrix + matrix.T))
         value = vectors @ ((vectors.T @ flat) / values)
-        size = jnp.linalg.norm(flat)
-        residual = jnp.linalg.norm(matrix @ value - flat) / jnp.where(size > 0, size, 1.0)
+        residual = jnp.linalg.norm(matrix @ value - flat)
+        value = size * value
         code = jnp.where(values[0] > 0, codes.OK, codes.NEGATIVE_CURVATURE)
         code = jnp.where(jnp.all(jnp.isfinite(value)), code, codes.NOT_FINITE)
         steps = jnp.asarray(flat.size)

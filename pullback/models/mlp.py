@@ -1,5 +1,6 @@
 """A multi-layer perceptron with smooth activations."""
 
+import itertools
 from collections.abc import Callable
 
 import equinox as eqx
@@ -54,12 +55,14 @@ class MLP(eqx.Module):
         widths = (self.inputs, *self.hidden, self.outputs)
         keys = jax.random.split(key, len(widths) - 1)
         params = {}
-        for i, (n, m) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (n, m) in enumerate(itertools.pairwise(widths)):
             weight = jax.random.normal(keys[i], (n, m)) * (2.0 / n) ** 0.5
             params[f"layer{i}"] = {"weight": weight, "bias": jnp.zeros(m)}
         return params
 
-    def apply(self, params: Params, x: Float[Array, "batch inputs"]) -> Float[Array, "batch outputs"]:
+    def apply(
+        self, params: Params, x: Float[Array, "batch inputs"]
+    ) -> Float[Array, "batch outputs"]:
         """The network's outputs."""
         activation = find_activation(self.activation)
         last = len(self.hidden)

@@ -112,7 +112,7 @@ def check_solver(solver: Any) -> None:
     if not (isinstance(solver, InnerSolver) or callable(solver)):
         raise InputError(
             f"{solver!r} is no inner solver",
-            allowed="a solver of pullback.solvers, or a callable solver(problem, theta, key) -> phi",
+            allowed="a solver of pullback.solvers or a callable solver(problem, theta, key) -> phi",
         )
 
 
@@ -124,27 +124,6 @@ def is_differentiable(solver: InnerSolver | BlackBox) -> bool:
 def describe(solver: InnerSolver | BlackBox) -> str:
     """The solver's name, for messages."""
     return getattr(solver, "__name__", type(solver).__name__)
-
-
-def check_positive(owner: str, **values: float) -> None:
-    """Settings that must be positive numbers.
-
-    Raises:
-        InputError: naming the first that is not.
-    """
-    for name, value in values.items():
-        if not value > 0:
-            raise InputError(f"{owner}({name}={value!r})", allowed=f"{name} > 0")
-
-
-def check_steps(owner: str, steps: int) -> None:
-    """A number of steps must be a positive whole number.
-
-    Raises:
-        InputError: if it is not.
-    """
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise InputError(f"{owner}(steps={steps!r})", allowed="whole numbers from 1")
 
 
 def probe(

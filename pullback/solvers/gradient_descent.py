@@ -7,9 +7,9 @@ import jax
 from jaxtyping import PRNGKeyArray
 
 from pullback import trees
-from pullback.errors import InputError
+from pullback.errors import InputError, check_counts, check_positive
 from pullback.problem import InnerProblem
-from pullback.solvers.base import Solution, check_positive, check_steps
+from pullback.solvers.base import Solution
 from pullback.trees import Params
 
 
@@ -34,7 +34,7 @@ class GradientDescent(eqx.Module):
     momentum: float
 
     def __init__(self, steps: int = 5, learning_rate: float = 0.1, momentum: float = 0.0):
-        check_steps("GradientDescent", steps)
+        check_counts("GradientDescent", steps=steps)
         check_positive("GradientDescent", learning_rate=learning_rate)
         if not 0 <= momentum < 1:
             raise InputError(f"GradientDescent(momentum={momentum!r})", allowed="0 ≤ momentum < 1")

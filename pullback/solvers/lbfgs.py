@@ -9,8 +9,9 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pullback import trees
+from pullback.errors import check_counts
 from pullback.problem import InnerProblem
-from pullback.solvers.base import Solution, check_steps
+from pullback.solvers.base import Solution
 from pullback.trees import Params
 
 Vector = Float[Array, " n"]
@@ -117,38 +118,36 @@ class LBFGS(eqx.Module):
     history: int = eqx.field(static=True)
 
     def __init__(self, steps: int = 12, history: int = 6):
-        check_steps("LBFGS", steps)
-        check_steps("LBFGS", history)
+        check_counts("LBFGS", steps=steps, history=history)
         self.steps, self.history = steps, history
 
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
         """Minimise ``problem``, starting from ``theta``."""
         start, unravel = trees.ravel(theta)
-        least = 1e-3 * problem.smallest_strength()
+        strength = problem.smallest_strength().astype(start.dtype)
         eps = jnp.finfo(start.dtype).eps
         reach = eps**0.5 * jnp.maximum(1.0, jnp.linalg.norm(start))
 
         def step(carry, first):
             x, value, gradient, secants, share, trial = carry
             new_value, new_gradient = problem.value_and_gradient(unravel(trial))
+            new_value = new_value.astype(start.dtype)
             new_gradient = trees.ravel(new_gradient)[0]
             moved, change = trial - x, new_gradient - gradient
             s_s, y_y = moved @ moved, change @ change
-            floor = jnp.maximum(least * s_s, eps * jnp.sqrt(s_s * y_y))
-            keep = (moved @ change > floor) & jnp.isfinite(y_y)
+            floor = jnp.maximum(1e-3 * strength * s_s, eps * jnp.sqrt(s_s * y_y))
+            keep = (moved @ change > floor) & jnp.isfinite(y_y) & jnp.isfinite(new_value)
             secants = secants.remember(moved, change, keep)
             # Before there is a pair, the first step is a short look along the gradient.
             square = new_gradient @ new_gradient
             size = jnp.sqrt(square)
             look = trees.safe_divide(reach, size)
-            secants = eqx.tree_at(
-                lambda s: s.gamma, secants, jnp.where(first, look, secants.gamma)
-            )
+            secants = eqx.tree_at(lambda s: s.gamma, secants, jnp.where(first, look, secants.gamma))
             # Near the optimum two values differ by rounding only; there the gradient decides.
             level = new_value <= value + 100 * eps * jnp.abs(value)
             shrinks = square < gradient @ gradient
             better = (first | (new_value < value) | (level & shrinks)) & jnp.isfinite(square)
-            share = jnp.where(better | keep, 1.0, 0.25 * share)
+            share = jnp.where(better, 1.0, 0.5 * share)
             x = jnp.where(better, trial, x)
             value = jnp.where(better, new_value, value)
             gradient = jnp.where(better, new_gradient, gradient)
@@ -159,4 +158,9 @@ class LBFGS(eqx.Module):
         empty = Secants.empty(self.history, start, one)
         carry = (start, jnp.inf * one, jnp.zeros_like(start), empty, one, start)
         (x, _, _, secants, _, _), sizes = jax.lax.scan(step, carry, jnp.arange(self.steps) == 0)
+        # Without a single pair nothing is known of H, and Λ is all there is of H + Λ.
+        known = jnp.max(secants.born) >= 0
+        bare = 1.0 / jnp.where(strength > 0, strength, 1.0)
+        gamma = jnp.where(known, secants.gamma, bare)
+        secants = eqx.tree_at(lambda s: s.gamma, secants, gamma)
         return Solution(unravel(x), sizes[0], secants)

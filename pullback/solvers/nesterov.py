@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
 from pullback import trees
+from pullback.errors import check_counts
 from pullback.problem import InnerProblem
-from pullback.solvers.base import Solution, check_steps, probe
+from pullback.solvers.base import Solution, probe
 from pullback.trees import Params
 
 
@@ -31,7 +32,7 @@ class Nesterov(eqx.Module):
     steps: int = eqx.field(static=True)
 
     def __init__(self, steps: int = 16):
-        check_steps("Nesterov", steps)
+        check_counts("Nesterov", steps=steps)
         self.steps = steps
 
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:

@@ -8,9 +8,9 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from pullback import trees
-from pullback.errors import InputError
+from pullback.errors import InputError, check_counts
 from pullback.problem import InnerProblem
-from pullback.solvers.base import Solution, check_steps
+from pullback.solvers.base import Solution
 from pullback.trees import Params
 
 
@@ -35,7 +35,7 @@ class Optax(eqx.Module):
                 f"Optax(optimizer={optimizer!r})",
                 allowed="an optax.GradientTransformation, such as optax.adam(1e-2)",
             )
-        check_steps("Optax", steps)
+        check_counts("Optax", steps=steps)
         self.optimizer, self.steps = optimizer, steps
 
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:

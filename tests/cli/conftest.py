@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import jax
@@ -10,6 +11,8 @@ def quick(tmp_path_factory):
     """Little compiling, each program only once, and a cache of its own for decoded images."""
     patch = pytest.MonkeyPatch()
     patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    # The program sets it before JAX starts, which must not outlive these tests.
+    patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
     settings = {
         "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),

@@ -93,7 +93,7 @@ def test_a_damaged_checkpoint_is_an_error_that_names_the_others(folder):
     for file in (folder / "2" / "default").rglob("*"):
         if file.is_file():
             file.write_bytes(b"damaged")
-    with pytest.raises(InputError, match="step 2 .* is broken .*the others are of steps 1"):
+    with pytest.raises(InputError, match=r"step 2 .* is broken .*the others are of steps 1"):
         checkpoint.restore(folder, a_state(0))
     assert_equal_states(checkpoint.restore(folder, a_state(0), 1), a_state(1))
 
@@ -120,14 +120,14 @@ def test_a_full_disk_leaves_what_stood(folder, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(ocp.CheckpointManager, "save", full)
-    with pytest.raises(StorageError, match="No space left on device.*of steps 1 stand"):
+    with pytest.raises(StorageError, match=r"No space left on device.*of steps 1 stand"):
         save(folder, 2)
     assert_equal_states(checkpoint.restore(folder, a_state(0)), a_state(1))
 
 
 def test_a_file_in_the_way_is_a_storage_error(folder):
     folder.write_text("")
-    with pytest.raises(StorageError, match="could not be written.*none stands"):
+    with pytest.raises(StorageError, match=r"could not be written.*none stands"):
         save(folder, 1)
 
 

@@ -113,6 +113,65 @@ def test_what_cannot_be_compared_is_refused(names, inner, given, message):
         comparing.plan(names, inner, given)
 
 
+def test_each_takes_of_the_shared_settings_what_it_has_a_use_for():
+    shared = {"linear_steps": 3, "fit": "support", "inner_learning_rate": 0.5}
+    planned = comparing.plan(NAMES, "customary", {"algorithm": shared})
+    given = {name: config.algorithm for name, config in planned.items()}
+    assert given["imaml"].linear_steps == 3
+    assert given["imaml"].inner_learning_rate is None
+    assert given["maml"].linear_steps is None
+    assert given["maml"].inner_learning_rate == 0.5
+    assert given["reptile"].fit == "support"
+    with pytest.raises(InputError, match="has no such setting"):
+        comparing.plan(["maml"], "customary", {"algorithm": {"linear_steps": 3}})
+
+
+def test_a_file_says_all_and_options_go_before_it(tmp_path):
+    file = tmp_path / "demo.toml"
+    file.write_text(
+        """
+        [compare]
+        algorithms = ["fomaml"]
+        tasks = 4
+        baseline = false
+        [data]
+        dataset = "sinusoid"
+        shots = 5
+        [model]
+        hidden = [8]
+        [training]
+        steps = 2
+        tasks_per_step = 2
+        validation_tasks = 4
+        """
+    )
+    done = cli("compare", "--config", file, "--tasks", "5", "--out", tmp_path / "o", "--json")
+    assert [row["algorithm"] for row in done.json["rows"]] == ["fomaml"]
+    assert done.json["tasks"] == 5
+    assert Run.open(tmp_path / "o" / "fomaml").config.training.steps == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[compare]\ntask = 4", "Did you mean 'tasks'"),
+        ("[compare]\ntasks = 1", "tasks in [compare] is 1. Allowed: whole numbers from 2"),
+        ("[compare]\nseconds_each = 0", "seconds_each in [compare] is 0"),
+        ("[compare]\nalgorithms = 'maml'", "Allowed: a list of names"),
+        ("[compare]\nseconds_each = 3\n[training]\nsteps = 3", "Both steps and seconds_each"),
+        ("compare = 4", "compare is 4. Allowed: a section [compare]"),
+        ("[algorithm]\nname = 'maml'", "The algorithms of a comparison"),
+        ("[training]\nstep = 4", "Did you mean 'steps'"),
+        ("algorithm = 4", "algorithm is 4"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_refused(text, message, tmp_path):
+    (tmp_path / "demo.toml").write_text(text)
+    out = ("--out", tmp_path / "out")
+    assert message in cli("compare", "--config", tmp_path / "demo.toml", *out, code=2).stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_is_trained_if_one_of_them_cannot_be(tmp_path):
     argv = ("--inner", "same", "--solver", "lbfgs", "--steps", "2")
     done = compare(tmp_path / "out", *argv, code=2)
@@ -124,5 +183,5 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "mine").write_text("mine")
     assert "holds no comparison" in compare(tmp_path, "--steps", "2", code=2).stderr
     both = ("--steps", "2", "--seconds-each", "1")
-    assert "Both --steps and --seconds-each" in compare(tmp_path / "o", *both, code=2).stderr
+    assert "Both steps and seconds_each" in compare(tmp_path / "o", *both, code=2).stderr
     assert "is a file" in compare(tmp_path / "mine", "--steps", "2", code=2).stderr

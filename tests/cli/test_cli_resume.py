@@ -189,9 +189,7 @@ def test_ctrl_c_leaves_a_run_that_can_go_on(tmp_path):
     long = [arg if arg != "12" else "200000" for arg in SINUSOID]
     long[long.index("--validate-every") + 1] = "1000"
     command = [sys.executable, "-m", "pullback.cli", "train", *long, "--out", tmp_path / "run"]
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=os.getcwd()
-    )
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:

@@ -46,6 +46,12 @@ def test_what_is_no_run_is_refused(kind, tmp_path):
         Run.open(place)
 
 
+def test_a_configuration_changed_by_hand_to_nonsense_is_named_with_its_run(run):
+    (run.folder / "config.toml").write_text("[data]\nwais = 5\n")
+    with pytest.raises(InputError, match="cannot be opened: Unknown setting 'wais'"):
+        Run.open(run.folder)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
