@@ -89,6 +89,7 @@ def compare(
     steps: o.Steps = None,
     tasks_per_step: o.TasksPerStep = None,
     learning_rate: o.LearningRate = None,
+    clip_norm: o.ClipNorm = None,
     seed: o.Seed = None,
     validate_every: o.ValidateEvery = None,
     validation_tasks: o.ValidationTasks = None,

@@ -190,6 +190,15 @@ LearningRate = Annotated[
         "0.003",
     ),
 ]
+ClipNorm = Annotated[
+    float | None,
+    _option(
+        "--clip-norm",
+        "Scale a meta-gradient down to this norm where it is larger.",
+        _TRAINING,
+        "3",
+    ),
+]
 Seed = Annotated[
     int | None,
     _option("--seed", "Seed of the initialisation, the episodes and the solvers.", _TRAINING, "0"),

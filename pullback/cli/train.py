@@ -69,6 +69,7 @@ def train(
     minutes: Minutes = None,
     tasks_per_step: o.TasksPerStep = None,
     learning_rate: o.LearningRate = None,
+    clip_norm: o.ClipNorm = None,
     seed: o.Seed = None,
     validate_every: o.ValidateEvery = None,
     validation_tasks: o.ValidationTasks = None,

@@ -132,22 +132,25 @@ def test_a_file_says_all_and_options_go_before_it(tmp_path):
         """
         [compare]
         algorithms = ["fomaml"]
-        tasks = 4
+        tasks = 5
         baseline = false
         [data]
         dataset = "sinusoid"
         shots = 5
         [model]
         hidden = [8]
+        [algorithm]
+        inner_learning_rate = 0.001
         [training]
         steps = 2
         tasks_per_step = 2
+        validate_every = 2
         validation_tasks = 4
         """
     )
-    done = cli("compare", "--config", file, "--tasks", "5", "--out", tmp_path / "o", "--json")
+    done = cli("compare", "--config", file, "--tasks", "4", "--out", tmp_path / "o", "--json")
     assert [row["algorithm"] for row in done.json["rows"]] == ["fomaml"]
-    assert done.json["tasks"] == 5
+    assert done.json["tasks"] == 4
     assert Run.open(tmp_path / "o" / "fomaml").config.training.steps == 2
 
 
