@@ -80,7 +80,7 @@ class Result:
 
 
 def default_optimizer(
-    steps: int, learning_rate: float = 3e-3, clip_norm: float = 3.0
+    steps: int, learning_rate: float = 2e-3, clip_norm: float = 3.0
 ) -> optax.GradientTransformation:
     """Adam with a cosine decay to zero over ``steps`` meta-steps, its gradients clipped.
 
@@ -127,7 +127,7 @@ def train(
         steps: meta-steps in all, those of ``state`` included.
         key: for episodes and solvers.
         tasks_per_step: tasks that one meta-gradient averages.
-        optimizer: an Optax optimiser; Adam at 3e-3 with cosine decay if None.
+        optimizer: an Optax optimiser; Adam at 2e-3 with cosine decay if None.
         state: where to go on from.
         on_block: called with the state and the metrics after each block of steps, on the host;
             training ends early if it returns True.

@@ -47,11 +47,11 @@ def normalise(a: Params) -> tuple[Params, Float[Array, ""]]:
     """``a / ‖a‖`` and ``‖a‖``, without underflow for tiny numbers; zero stays zero."""
     peaks = jax.tree.map(lambda x: jnp.max(jnp.abs(x), initial=0.0), a)
     peak = jax.tree.reduce(jnp.maximum, peaks)
-    peak = jnp.where(peak == 0, 1.0, peak)
-    scaled = jax.tree.map(lambda x: (x / peak).astype(x.dtype), a)
+    divisor = jnp.where(peak == 0, 1.0, peak)
+    scaled = jax.tree.map(lambda x: (x / divisor).astype(x.dtype), a)
     size = norm(scaled)
-    size = jnp.where(size == 0, 1.0, size)
-    unit = jax.tree.map(lambda x: (x / size).astype(x.dtype), scaled)
+    divisor = jnp.where(size == 0, 1.0, size)
+    unit = jax.tree.map(lambda x: (x / divisor).astype(x.dtype), scaled)
     return unit, peak * size
 
 

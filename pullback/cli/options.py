@@ -124,7 +124,7 @@ InnerSteps = Annotated[
         "--inner-steps",
         "Steps of the inner solver.",
         _ALGORITHM,
-        "imaml 12, maml 5, fomaml 5, reptile 10",
+        "imaml 16, on the sinusoid 48; maml 5, fomaml 5, reptile 10",
     ),
 ]
 InnerLearningRate = Annotated[
@@ -187,7 +187,7 @@ LearningRate = Annotated[
         "--learning-rate",
         "Of the outer Adam; falls to zero over the run along a cosine.",
         _TRAINING,
-        "0.003",
+        "0.002",
     ),
 ]
 ClipNorm = Annotated[

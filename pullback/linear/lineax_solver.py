@@ -45,8 +45,8 @@ class Lineax(eqx.Module):
         solution = lx.linear_solve(linear, unit, self.solver, throw=False)
         residual = trees.norm(trees.subtract(operator(solution.value), unit))
         # Some solvers divide by the norm of a right-hand side of zero.
-        value = trees.where(size > 0, trees.scale(size, solution.value), trees.zeros_like(rhs))
-        residual = jnp.where(size > 0, residual, 0.0)
+        value = trees.where(size == 0, trees.zeros_like(rhs), trees.scale(size, solution.value))
+        residual = jnp.where(size == 0, 0.0, residual)
         solved = (solution.result == lx.RESULTS.successful) | (size == 0)
         code = jnp.where(solved, codes.OK, codes.NOT_SOLVED)
         code = jnp.where(trees.all_finite(value), code, codes.NOT_FINITE)

@@ -117,7 +117,7 @@ class LBFGS(eqx.Module):
     steps: int = eqx.field(static=True)
     history: int = eqx.field(static=True)
 
-    def __init__(self, steps: int = 12, history: int = 6):
+    def __init__(self, steps: int = 16, history: int = 6):
         check_counts("LBFGS", steps=steps, history=history)
         self.steps, self.history = steps, history
 
@@ -141,13 +141,13 @@ class LBFGS(eqx.Module):
             # Before there is a pair, the first step is a short look along the gradient.
             square = new_gradient @ new_gradient
             size = jnp.sqrt(square)
-            look = trees.safe_divide(reach, size)
+            look = reach / jnp.where(size > 0, size, reach)
             secants = eqx.tree_at(lambda s: s.gamma, secants, jnp.where(first, look, secants.gamma))
             # Near the optimum two values differ by rounding only; there the gradient decides.
             level = new_value <= value + 100 * eps * jnp.abs(value)
             shrinks = square < gradient @ gradient
             better = (first | (new_value < value) | (level & shrinks)) & jnp.isfinite(square)
-            share = jnp.where(better, 1.0, 0.5 * share)
+            share = jnp.where(better, jnp.minimum(1.0, 2.0 * share), 0.5 * share)
             x = jnp.where(better, trial, x)
             value = jnp.where(better, new_value, value)
             gradient = jnp.where(better, new_gradient, gradient)

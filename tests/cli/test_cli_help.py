@@ -1,6 +1,6 @@
+import os
 import subprocess
 import sys
-import time
 
 import pytest
 from cli_helpers import cli
@@ -23,17 +23,15 @@ except SystemExit as end:
 
 @pytest.mark.parametrize("argv", [["--help"], ["--version"], *([c, "--help"] for c in COMMANDS)])
 def test_help_is_quick_and_imports_nothing_that_computes(argv):
-    best = float("inf")
-    for _ in range(3):
-        began = time.perf_counter()
-        code = SEEN.format(argv=argv)
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
-        best = min(best, time.perf_counter() - began)
-        if best < 1:
-            break
-    assert best < 1
+    code = SEEN.format(argv=argv)
+    before = os.times()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    after = os.times()
+    assert done.returncode == 0, done.stderr
     assert "pullback" in done.stdout
+    # The time it computes, which does not depend on what else the machine is doing.
+    spent = after.children_user + after.children_system
+    assert spent - before.children_user - before.children_system < 1
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -17,7 +17,7 @@ def test_a_run_folder_holds_all_there_is_to_know(sinusoid_run):
     assert names >= {"config.toml", "metrics.jsonl", "versions.json", "checkpoints", "plot.png"}
     config = tomllib.loads((sinusoid_run / "config.toml").read_text())
     assert config["training"]["steps"] == 12
-    assert config["training"]["learning_rate"] == 0.003
+    assert config["training"]["learning_rate"] == 0.002
     assert config["algorithm"]["solver"] == "gradient-descent"
     assert {"jax", "numpy", "optax", "pullback"} <= Run.open(sinusoid_run).versions().keys()
     assert (sinusoid_run / "plot.png").read_bytes().startswith(b"\x89PNG")
