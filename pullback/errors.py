@@ -20,7 +20,7 @@ class InputError(PullbackError, ValueError):
         if allowed:
             parts.append(f"Allowed: {allowed.rstrip('.')}.")
         if remedy:
-            parts.append(remedy.rstrip(".") + ".")
+            parts.append(remedy if remedy.endswith("?") else remedy.rstrip(".") + ".")
         super().__init__(" ".join(parts))
 
 

@@ -44,7 +44,8 @@ class Evaluation:
         """Half the width of the 95 % confidence interval of the mean (normal, over tasks)."""
         if len(self.scores) < 2:
             return float("nan")
-        return float(1.96 * np.std(self.scores, ddof=1) / len(self.scores) ** 0.5)
+        with np.errstate(invalid="ignore"):
+            return float(1.96 * np.std(self.scores, ddof=1) / len(self.scores) ** 0.5)
 
     @property
     def failed(self) -> int:

@@ -96,7 +96,7 @@ def start(
 ) -> TrainState:
     """The state before the first meta-step."""
     theta = algorithm.init(params)
-    return TrainState(jnp.asarray(0), theta, optimizer.init(theta))
+    return TrainState(jnp.zeros((), jnp.int32), theta, optimizer.init(theta))
 
 
 def train(
