@@ -3,6 +3,13 @@ import numpy as np
 import pytest
 
 
+@pytest.fixture(scope="module", autouse=True)
+def programs_released():
+    """Thousands of compiled programs in one process exhaust its memory mappings."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture(scope="module")
 def tiny():
     """For modules whose problems are tiny: nearly all of their time goes into compiling."""

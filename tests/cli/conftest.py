@@ -4,18 +4,24 @@ import shutil
 import jax
 import pytest
 from cli_helpers import OMNIGLOT, SINUSOID, cli, write_omniglot
+from jax.experimental.compilation_cache import compilation_cache
 
 
-@pytest.fixture(scope="package", autouse=True)
-def quick(tmp_path_factory):
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory):
+    return tmp_path_factory.mktemp("caches")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(caches):
     """Little compiling, each program only once, and a cache of its own for decoded images."""
     patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    patch.setenv("XDG_CACHE_HOME", str(caches / "data"))
     # The program sets it before JAX starts, which must not outlive these tests.
     patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
     settings = {
         "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(tmp_path_factory.mktemp("programs")),
+        "jax_compilation_cache_dir": str(caches / "programs"),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
@@ -27,6 +33,8 @@ def quick(tmp_path_factory):
     yield
     for name, value in zip(settings, defaults, strict=True):
         jax.config.update(name, value)
+    # JAX opens its cache once, and would go on writing to it.
+    compilation_cache.reset_cache()
     patch.undo()
 
 
