@@ -83,16 +83,6 @@ def zeros_like(a: Params) -> Params:
     return jax.tree.map(jnp.zeros_like, a)
 
 
-def mean_over_leading_axis(a: Params) -> Params:
-    """The mean of each leaf over its first axis."""
-    return jax.tree.map(lambda x: jnp.mean(x, axis=0), a)
-
-
-def count(a: Params) -> int:
-    """How many numbers the leaves hold together."""
-    return sum(x.size for x in jax.tree.leaves(a))
-
-
 def leaf_paths(a: Params) -> list[tuple[str, Any]]:
     """Each leaf beside a readable path to it."""
     flat, _ = jax.tree_util.tree_flatten_with_path(a)

@@ -126,9 +126,7 @@ def describe(solver: InnerSolver | BlackBox) -> str:
     return getattr(solver, "__name__", type(solver).__name__)
 
 
-def probe(
-    problem: InnerProblem, theta: Params, gradient: Params
-) -> tuple[Params, Params, Float[Array, ""]]:
+def probe(problem: InnerProblem, theta: Params, gradient: Params) -> Float[Array, ""]:
     """A first look at the curvature: one more gradient, a short way down the first one.
 
     Args:
@@ -137,8 +135,8 @@ def probe(
         gradient: the objective's gradient there.
 
     Returns:
-        The step taken, the change of the gradient over it, and their ratio of norms
-        L̂ = ‖y‖/‖s‖, which is positive even where the loss is flat.
+        L̂, the change of the gradient over the length of the step; positive even where the
+        loss is flat.
     """
     size = trees.norm(gradient)
     epsilon = jnp.finfo(size.dtype).eps ** 0.5 * jnp.maximum(1.0, trees.norm(theta))
@@ -147,7 +145,7 @@ def probe(
     change = trees.subtract(problem.gradient(trees.add(theta, step)), gradient)
     curvature = trees.norm(change) / epsilon
     floor = jnp.finfo(size.dtype).tiny ** 0.5
-    return step, change, jnp.maximum(curvature, floor)
+    return jnp.maximum(curvature, floor)
 
 
 def _check_same(phi: Params, theta: Params) -> None:

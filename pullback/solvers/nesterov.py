@@ -38,7 +38,7 @@ class Nesterov(eqx.Module):
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
         """Minimise ``problem``, starting from ``theta``."""
         first = problem.gradient(theta)
-        _, _, curvature = probe(problem, theta, first)
+        curvature = probe(problem, theta, first)
 
         def step(carry, _):
             phi, point, last_point, last_gradient, curvature, age = carry
