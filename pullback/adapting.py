@@ -14,8 +14,7 @@ from pullback.models import Conv4, cross_entropy
 from pullback.runs import Run
 from pullback.scoring import describe_normalisation
 from pullback.tasks import read_class_folders, read_image
-
-_LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
+from pullback.tasks.images import visible_entries
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,7 @@ def read_queries(folder: Path | str, classes: tuple[str, ...]) -> list[Query]:
             f"{str(folder)!r} {what}", remedy="Give a folder of pictures, or of one per class"
         )
     found: list[Query] = []
-    for entry in _visible(folder):
+    for entry in visible_entries(folder):
         if not entry.is_dir():
             found.append(Query(entry, read_image(entry), None))
             continue
@@ -143,21 +142,13 @@ def read_queries(folder: Path | str, classes: tuple[str, ...]) -> list[Query]:
                 allowed=", ".join(classes),
                 remedy="Put pictures of unknown class directly into the query folder",
             )
-        files = [file for file in _visible(entry) if file.is_file()]
+        files = [file for file in visible_entries(entry) if file.is_file()]
         found += [Query(file, read_image(file), entry.name) for file in files]
     if not found:
         raise DataError(
             f"The folder {str(folder)!r} holds no pictures", remedy="Put at least one into it"
         )
     return found
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(
-        entry
-        for entry in folder.iterdir()
-        if not entry.name.startswith(".") and entry.name.lower() not in _LITTER
-    )
 
 
 def _inputs(images: np.ndarray) -> jax.Array:

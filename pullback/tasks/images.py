@@ -206,7 +206,7 @@ def read_class_folders(
         raise DataError(
             f"{str(folder)!r} {what}", remedy="Give a folder with one sub-folder per class"
         )
-    subfolders = [entry for entry in _visible(folder) if entry.is_dir()]
+    subfolders = [entry for entry in visible_entries(folder) if entry.is_dir()]
     if len(subfolders) < 2:
         count = "no sub-folders" if not subfolders else f"only one class, {subfolders[0].name!r}"
         raise DataError(
@@ -215,7 +215,7 @@ def read_class_folders(
         )
     images = []
     for subfolder in subfolders:
-        files = [entry for entry in _visible(subfolder) if entry.is_file()]
+        files = [entry for entry in visible_entries(subfolder) if entry.is_file()]
         if not files:
             raise DataError(
                 f"The class folder {str(subfolder)!r} holds no pictures",
@@ -225,7 +225,8 @@ def read_class_folders(
     return images, tuple(subfolder.name for subfolder in subfolders)
 
 
-def _visible(folder: Path) -> list[Path]:
+def visible_entries(folder: Path) -> list[Path]:
+    """A folder's entries in order, without hidden ones and what systems leave behind."""
     return sorted(
         entry
         for entry in folder.iterdir()
