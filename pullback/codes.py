@@ -4,6 +4,25 @@ OK = 0
 NOT_FINITE = 1
 NEGATIVE_CURVATURE = 2
 NOT_SOLVED = 3
+INNER_NOT_CONVERGED = 4
+SOLVE_NOT_CONVERGED = 5
+
+NAMES = {
+    OK: "ok",
+    NOT_FINITE: "not_finite",
+    NEGATIVE_CURVATURE: "negative_curvature",
+    NOT_SOLVED: "solve_failed",
+    INNER_NOT_CONVERGED: "inner_not_converged",
+    SOLVE_NOT_CONVERGED: "solve_not_converged",
+}
+"""The verdict that each code stands for."""
+
+POLICIES = {
+    "warn": "count it, and use its meta-gradient all the same",
+    "skip": "leave the task out of the step's average",
+    "raise": "stop before the step",
+}
+"""What training does about a task with a bad verdict. What is not finite stops it always."""
 
 MESSAGES = {
     OK: "nothing to report",
@@ -18,6 +37,14 @@ MESSAGES = {
     NOT_SOLVED: (
         "the linear solver gave up, and what it returned is not an implicit gradient: use a "
         "larger strength, more steps of the linear solver, or an explicit damping"
+    ),
+    INNER_NOT_CONVERGED: (
+        "the inner solver stopped far from a stationary point, which makes the meta-gradient "
+        "wrong: use more inner steps, a larger strength, or a smooth activation"
+    ),
+    SOLVE_NOT_CONVERGED: (
+        "the linear solve stopped early, which makes the meta-gradient wrong: use more steps of "
+        "the linear solver, or a smaller tolerance of it"
     ),
 }
 

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pullback import algorithms, models, scaling, solvers, tasks
+from pullback import algorithms, codes, models, scaling, solvers, tasks
 from pullback.errors import InputError
 from pullback.settings import (
     FLAG,
@@ -119,6 +119,8 @@ class TrainingConfig:
         seed: of the initialisation, the episodes and the solvers.
         validate_every: meta-steps between two validations.
         validation_tasks: tasks of a validation.
+        on_bad_verdict: what to do about a task whose meta-gradient is not to be trusted: a name
+            in ``codes.POLICIES``.
         strategy: a name in ``STRATEGIES``.
     """
 
@@ -129,6 +131,7 @@ class TrainingConfig:
     seed: int = setting(whole(0))
     validate_every: int = setting(whole(1))
     validation_tasks: int = setting(whole(2))
+    on_bad_verdict: str = setting(one_of("policy", codes.POLICIES))
     strategy: str = setting(one_of("strategy", scaling.STRATEGIES))
 
 
@@ -201,6 +204,7 @@ def defaults(dataset: str, algorithm: str, solver: str | None) -> dict[str, Any]
         "seed": 0,
         "validate_every": 100,
         "validation_tasks": 200,
+        "on_bad_verdict": "warn",
         "strategy": "auto",
     }
     if images:

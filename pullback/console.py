@@ -157,6 +157,9 @@ class _Watch:
         if self.step:
             facts.insert(0, f"loss {number(self.step['loss'])}")
             facts.append(f"residual {number(self.step['inner_residual'], 2)}")
+            if self.step.get("inner_error") is not None:
+                error = max(self.step["inner_error"], self.step["linear_error"])
+                facts.append(f"error {number(error, 2)}")
             facts.append(f"{self.step['tasks_per_second']:.0f} tasks/s")
         left = self.left(step, steps) if steps else ""
         self.bar.update(self.task, completed=step, what=what, facts="  ".join(facts), left=left)

@@ -10,6 +10,7 @@ import optax
 
 from pullback import algorithms, evaluation, registry, training
 from pullback.algorithms import MetaAlgorithm
+from pullback.certificate import Certify
 from pullback.config import RunConfig
 from pullback.errors import InputError
 from pullback.evaluation import Evaluation, Metric
@@ -211,6 +212,8 @@ def make_algorithm(config: RunConfig, loss: Loss) -> MetaAlgorithm:
     if line.implicit:
         options["linear_solver"] = CG(_given(given.linear_steps), _given(given.linear_rtol))
         options["damping"] = given.damping
+        # Every loss here is a mean over examples, and two of a class are enough for an estimate.
+        options["certify"] = Certify(every=max(1, config.data.queries // 2))
     if given.fit is not None:
         options["fit"] = given.fit
     return line.make(loss, **options)

@@ -31,8 +31,29 @@ from jaxtyping import Array, Float, Int
 
 from pullback import codes, trees
 from pullback.linear.base import LinearSolution, LinearSolver, Operator
+from pullback.optimality import (
+    RootCertificate,
+    certify,
+    displacement,
+    fixed_point,
+    root,
+)
 from pullback.problem import InnerProblem, divide_by_strength
 from pullback.trees import Params
+
+__all__ = [
+    "Linearised",
+    "RootCertificate",
+    "certify",
+    "displacement",
+    "fixed_point",
+    "jacobian",
+    "linearise",
+    "result_code",
+    "root",
+    "stationarity",
+    "vjp",
+]
 
 
 class Linearised(eqx.Module):

@@ -48,8 +48,9 @@ def draw_run(run: Run, score: str) -> Path:
         StorageError: if the disk refuses it.
     """
     steps, validations = run.metrics("step"), run.metrics("validation")
-    figure = _figure(7.2, 8.0)
-    above, middle, below = figure.subplots(3, 1, sharex=True)
+    certified = any(line.get("inner_error") is not None for line in steps)
+    figure = _figure(7.2, 10.4 if certified else 8.0)
+    above, middle, below, *last = figure.subplots(4 if certified else 3, 1, sharex=True)
     _line(above, steps, "loss", GREY, "query loss in meta-training")
     _style(above, "loss")
     if score != "accuracy":
@@ -63,7 +64,12 @@ def draw_run(run: Run, score: str) -> Path:
     if any(line.get_ydata().size for line in below.get_lines()):  # pyright: ignore
         _logarithmic(below)
     _style(below, "relative residual")
-    below.set_xlabel("meta-step")
+    for axes in last:
+        _line(axes, steps, "inner_error", ORANGE, "by the inner solution")
+        _line(axes, steps, "linear_error", GREEN, "by the linear solve")
+        _logarithmic(axes)
+        _style(axes, "meta-gradient's error")
+    (last or [below])[0].set_xlabel("meta-step")
     figure.suptitle(_title(run), x=0.01, ha="left", fontsize=11)
     return save(figure, run.plot)
 

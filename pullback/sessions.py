@@ -142,6 +142,7 @@ class _Session:
                     state=state,
                     on_block=self.on_block,
                     block_ends=self.settings.validate_every,
+                    on_bad_verdict=self.settings.on_bad_verdict,
                     strategy=self.settings.strategy,
                 )
             except NumericalError as error:

@@ -15,7 +15,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from pullback import codes, scaling, trees
 from pullback.algorithms.base import MetaAlgorithm, Theta
-from pullback.errors import InputError, NumericalError
+from pullback.errors import InputError, NumericalError, unknown_name
 from pullback.tasks.base import TaskDistribution
 
 BLOCK = 256
@@ -45,8 +45,9 @@ class Block:
         seconds: wall time of the block, compilation included in the first.
         metrics: by name: ``loss`` (query loss, mean over tasks), ``inner_residual`` and
             ``linear_residual`` (means), ``linear_steps`` (mean), ``smallest_curvature`` and
-            ``largest_curvature`` (extremes over tasks), ``gradient_norm``, and ``flagged`` (tasks
-            with a code other than OK).
+            ``largest_curvature`` (extremes over tasks), ``inner_error`` and ``linear_error``
+            (means of the estimated relative errors of the tasks' meta-gradients),
+            ``gradient_norm``, and ``flagged`` (tasks with a code other than OK).
         codes: how many tasks of these steps ended with each code.
     """
 
@@ -112,6 +113,7 @@ def train(
     on_block: Callable[[TrainState, Block], bool | None] | None = None,
     block_ends: int = 100,
     block_seconds: float = 1.0,
+    on_bad_verdict: str = "warn",
     strategy: str = "auto",
     devices: int | None = None,
 ) -> Result:
@@ -133,6 +135,7 @@ def train(
             training ends early if it returns True.
         block_ends: a block always ends where the step is a multiple of this.
         block_seconds: about how long a block takes, in seconds.
+        on_bad_verdict: a name in :data:`pullback.codes.POLICIES`.
         strategy: a name in :data:`pullback.scaling.STRATEGIES`.
         devices: the most devices to spread tasks over; all if None.
 
@@ -140,13 +143,16 @@ def train(
         The final state and the metrics of every step.
 
     Raises:
-        InputError: for numbers that are not positive or an unknown strategy.
-        NumericalError: when a task's loss or gradient is NaN or infinite; names the step and the
-            task, and leaves the state passed to the last ``on_block`` as the last good one.
+        InputError: for numbers that are not positive, an unknown policy or strategy.
+        NumericalError: when a task's loss or gradient is NaN or infinite, or its verdict is bad
+            and the policy is ``"raise"``; names the step and the task, and leaves the state
+            passed to the last ``on_block`` as the last good one.
     """
     for name, number in (("steps", steps), ("tasks_per_step", tasks_per_step)):
         if not isinstance(number, int) or number < 1:
             raise InputError(f"train({name}={number!r})", allowed="whole numbers from 1")
+    if on_bad_verdict not in codes.POLICIES:
+        raise unknown_name("policy", on_bad_verdict, codes.POLICIES)
     optimizer = default_optimizer(steps) if optimizer is None else optimizer
     mesh = scaling.task_mesh(tasks_per_step, devices)
     begin: TrainState = start(algorithm, params, optimizer) if state is None else state
@@ -156,6 +162,7 @@ def train(
         algorithm=algorithm,
         optimizer=optimizer,
         tasks_per_step=tasks_per_step,
+        policy=on_bad_verdict,
         strategy=scaling.find_strategy(strategy),
         mesh=mesh,
     )
@@ -171,7 +178,7 @@ def train(
         finished = int(finished)
         seconds = time.perf_counter() - began
         pace = seconds / size if blocks else (pace or 1e9)
-        _check_finite(record, done, finished, size)
+        _check_verdicts(record, done, finished, on_bad_verdict)
         block = _summarise(record, done, finished, seconds)
         blocks.append(block)
         done += finished
@@ -185,10 +192,13 @@ def train(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("algorithm", "optimizer", "tasks_per_step", "strategy", "mesh")
+    jax.jit,
+    static_argnames=("algorithm", "optimizer", "tasks_per_step", "policy", "strategy", "mesh"),
 )
-def _run_block(state, tasks, key, size, *, algorithm, optimizer, tasks_per_step, strategy, mesh):
-    """Up to ``size`` meta-steps; stops before the update at the first number not finite."""
+def _run_block(
+    state, tasks, key, size, *, algorithm, optimizer, tasks_per_step, policy, strategy, mesh
+):
+    """Up to ``size`` meta-steps; stops before the update where the policy says so."""
 
     def one_task(shared, task_key):
         theta, tasks = shared
@@ -197,17 +207,26 @@ def _run_block(state, tasks, key, size, *, algorithm, optimizer, tasks_per_step,
         value, gradient, info = algorithm.meta_gradient(theta, task, solver_key)
         finite = jnp.isfinite(value) & trees.all_finite(gradient)
         code = jnp.where(finite, info.code, codes.NOT_FINITE)
-        return gradient, (value, eqx.tree_at(lambda i: i.code, info, code))
+        info = eqx.tree_at(lambda i: i.code, info, code)
+        if policy != "skip":
+            return (gradient, jnp.ones(())), (value, info)
+        used = code == codes.OK
+        gradient = trees.where(used, gradient, trees.zeros_like(gradient))
+        return (gradient, used.astype(jnp.float32)), (value, info)
 
     def one_step(state):
         step_key = jax.random.fold_in(key, state.step)
         task_keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(jnp.arange(tasks_per_step))
-        total, (values, infos) = scaling.over_tasks(
+        (total, used), (values, infos) = scaling.over_tasks(
             one_task, (state.theta, tasks), task_keys, strategy, mesh
         )
-        gradient = trees.scale(1.0 / tasks_per_step, total)
+        gradient = trees.scale(1.0 / jnp.maximum(used, 1.0), total)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.theta)
         theta = optax.apply_updates(state.theta, updates)
+        # Without a single task left there is no step, not even one of the optimiser's momentum.
+        theta, optimizer_state = trees.where(
+            used > 0, (theta, optimizer_state), (state.theta, state.optimizer_state)
+        )
         new = TrainState(state.step + 1, theta, optimizer_state)
         return new, (values, infos, trees.norm(gradient))
 
@@ -215,15 +234,15 @@ def _run_block(state, tasks, key, size, *, algorithm, optimizer, tasks_per_step,
     record = jax.tree.map(lambda x: jnp.zeros((BLOCK, *x.shape), x.dtype), shapes)
 
     def unfinished(carry):
-        _, _, i, finite = carry
-        return (i < size) & finite
+        _, _, i, going = carry
+        return (i < size) & going
 
     def advance(carry):
         state, record, i, _ = carry
         new, row = one_step(state)
         record = jax.tree.map(lambda r, x: r.at[i].set(x), record, row)
-        finite = jnp.all(row[1].code != codes.NOT_FINITE)
-        return trees.where(finite, new, state), record, i + 1, finite
+        going = ~jnp.any(_stops(row[1].code, policy))
+        return trees.where(going, new, state), record, i + 1, going
 
     state, record, i, _ = jax.lax.while_loop(
         unfinished, advance, (state, record, jnp.asarray(0), jnp.asarray(True))
@@ -231,16 +250,28 @@ def _run_block(state, tasks, key, size, *, algorithm, optimizer, tasks_per_step,
     return state, record, i
 
 
-def _check_finite(record, done: int, finished: int, size: int) -> None:
-    codes_seen = np.asarray(record[1].code)[finished - 1]
-    bad = np.flatnonzero(codes_seen == codes.NOT_FINITE)
-    if bad.size:
-        values = np.asarray(record[0])[finished - 1]
-        raise NumericalError(
-            f"Meta-step {done + finished}, task {bad[0]} of {len(codes_seen)}: the loss is "
-            f"{values[bad[0]]}, and {codes.message(codes.NOT_FINITE)}. θ is as it was before "
-            "this step."
+def _stops(code, policy: str):
+    return code != codes.OK if policy == "raise" else code == codes.NOT_FINITE
+
+
+def _check_verdicts(record, done: int, finished: int, policy: str) -> None:
+    values, info = jax.tree.map(lambda x: np.asarray(x)[finished - 1], record[:2])
+    stopped = np.flatnonzero(_stops(info.code, policy))
+    if not stopped.size:
+        return
+    task = stopped[0]
+    code = int(info.code[task])
+    found = f"the loss is {values[task]}"
+    if code != codes.NOT_FINITE:
+        found = (
+            f"the verdict is {codes.NAMES[code]} (inner residual {info.inner_residual[task]:.2g}, "
+            f"estimated errors {info.inner_error[task]:.2g} and {info.linear_error[task]:.2g}, "
+            f"smallest curvature {info.smallest_curvature[task]:.3g})"
         )
+    raise NumericalError(
+        f"Meta-step {done + finished}, task {task} of {len(info.code)}: {found}, and "
+        f"{codes.message(code)}. θ is as it was before this step."
+    )
 
 
 def _summarise(record, done: int, finished: int, seconds: float) -> Block:
@@ -250,6 +281,8 @@ def _summarise(record, done: int, finished: int, seconds: float) -> Block:
         "inner_residual": info.inner_residual.mean(1),
         "linear_residual": info.linear_residual.mean(1),
         "linear_steps": info.linear_steps.mean(1),
+        "inner_error": info.inner_error.mean(1),
+        "linear_error": info.linear_error.mean(1),
         "smallest_curvature": info.smallest_curvature.min(1),
         "largest_curvature": info.largest_curvature.max(1),
         "gradient_norm": norms,

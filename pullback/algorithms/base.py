@@ -42,7 +42,10 @@ class Info(eqx.Module):
             eigenvalue.
         largest_curvature: greatest curvature of H + Λ seen; a lower bound of its largest one.
         damping: δ added to H + Λ in the solve.
-        code: a code of :mod:`pullback.codes`.
+        inner_error: estimated relative error of the meta-gradient because the inner solution is
+            only nearly stationary (:mod:`pullback.certificate`).
+        linear_error: the same because the linear system is only nearly solved.
+        code: the verdict, a code of :mod:`pullback.codes`.
     """
 
     inner_residual: Float[Array, ""]
@@ -51,6 +54,8 @@ class Info(eqx.Module):
     smallest_curvature: Float[Array, ""]
     largest_curvature: Float[Array, ""]
     damping: Float[Array, ""]
+    inner_error: Float[Array, ""]
+    linear_error: Float[Array, ""]
     code: Int[Array, ""]
 
 
@@ -100,4 +105,4 @@ def info_without_solve(inner: Report, value: Float[Array, ""], gradient: Theta) 
     code = jnp.where(finite, inner.code, codes.NOT_FINITE)
     zero = jnp.zeros_like(none)
     inner = jax.lax.stop_gradient(inner)
-    return Info(inner.inner_residual, none, jnp.asarray(0), none, none, zero, code)
+    return Info(inner.inner_residual, none, jnp.asarray(0), none, none, zero, none, none, code)

@@ -5,11 +5,14 @@ import jax.numpy as jnp
 
 from pullback import implicit
 from pullback.algorithms.base import Info, MetaAlgorithm, adapt_with, init_params
+from pullback.certificate import Certify, Errors, estimate, verdict
 from pullback.errors import InputError
 from pullback.linear import CG, LinearSolver
 from pullback.problem import Loss, Proximal, Strength
 from pullback.solvers import LBFGS, BlackBox, InnerSolver, run
 from pullback.solvers.base import check_solver
+
+DEFAULT = Certify()
 
 
 def imaml(
@@ -19,6 +22,7 @@ def imaml(
     solver: InnerSolver | BlackBox | None = None,
     linear_solver: LinearSolver | None = None,
     damping: float = 0.0,
+    certify: Certify | None = DEFAULT,
 ) -> MetaAlgorithm:
     """Implicit MAML (Rajeswaran et al. 2019, Algorithms 1 and 2).
 
@@ -32,6 +36,7 @@ def imaml(
             is a black box and never differentiated.
         linear_solver: solves (H + Λ)u = v; preconditioned CG if None.
         damping: δ ≥ 0 added to H + Λ in the solve: a deliberate bias, recorded in the info.
+        certify: how each meta-gradient's own error is estimated and judged; None for not at all.
 
     Returns:
         The algorithm. θ is the parameters.
@@ -68,6 +73,12 @@ def imaml(
             approximate_inverse=solution.inverse,
         )
         residual = point.residual()
+        unknown = jnp.full_like(residual, jnp.nan)
+        errors = Errors(unknown, unknown)
+        code = implicit.result_code(phi, value, residual, solve)
+        if certify is not None:
+            errors = estimate(certify, point, loss, task.query, gradient, solve, solution.inverse)
+            code = verdict(certify, errors, code)
         info = Info(
             residual,
             solve.residual,
@@ -75,7 +86,9 @@ def imaml(
             solve.smallest_curvature,
             solve.largest_curvature,
             jnp.asarray(damping, value.dtype),
-            implicit.result_code(phi, value, residual, solve),
+            errors.inner,
+            errors.linear,
+            code,
         )
         return value, gradient, info
 

@@ -93,6 +93,7 @@ def compare(
     seed: o.Seed = None,
     validate_every: o.ValidateEvery = None,
     validation_tasks: o.ValidationTasks = None,
+    on_bad_verdict: o.OnBadVerdict = None,
     strategy: o.Strategy = None,
     out: Annotated[
         Path | None,

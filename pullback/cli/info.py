@@ -80,7 +80,8 @@ def describe_run(run: Any) -> dict[str, Any]:
     flags: dict[str, int] = {}
     for line in run.metrics("flags"):
         for code, count in line["codes"].items():
-            flags[codes.message(int(code))] = flags.get(codes.message(int(code)), 0) + count
+            text = f"{codes.NAMES[int(code)]}: {codes.message(int(code))}"
+            flags[text] = flags.get(text, 0) + count
     last = validations[-1] if validations else {}
     record: dict[str, Any] = {
         "run": str(run.folder),
@@ -98,6 +99,7 @@ def describe_run(run: Any) -> dict[str, Any]:
     }
     if steps:
         names = ("inner_residual", "linear_residual", "smallest_curvature", "tasks_per_second")
+        names += ("inner_error", "linear_error")
         record["last_steps"] = {n: steps[-1][n] for n in names if n in steps[-1]}
     if run.split is not None:
         parts = ("train", "validation", "test")
@@ -130,6 +132,8 @@ def run_tables(record: Mapping[str, Any]) -> list[Any]:
     labels = {
         "inner_residual": "inner residual in training",
         "linear_residual": "linear residual in training",
+        "inner_error": "meta-gradient's error by the inner solution",
+        "linear_error": "meta-gradient's error by the linear solve",
         "smallest_curvature": "smallest curvature",
         "tasks_per_second": "tasks per second",
     }

@@ -113,7 +113,7 @@ Solver = Annotated[
     str | None,
     _option(
         "--solver",
-        "Inner solver: lbfgs, nesterov, gradient-descent or adam.",
+        "Inner solver: lbfgs, nesterov, gradient-descent, adam, newton-cg or scipy.",
         _ALGORITHM,
         "imaml lbfgs; others gradient-descent",
     ),
@@ -209,6 +209,16 @@ ValidateEvery = Annotated[
 ]
 ValidationTasks = Annotated[
     int | None, _option("--validation-tasks", "Tasks of a validation.", _TRAINING, "200")
+]
+OnBadVerdict = Annotated[
+    str | None,
+    _option(
+        "--on-bad-verdict",
+        "What to do about a task whose meta-gradient is not to be trusted: warn, skip (leave it "
+        "out of the average) or raise (stop).",
+        _TRAINING,
+        "warn",
+    ),
 ]
 Strategy = Annotated[
     str | None,

@@ -73,6 +73,7 @@ def train(
     seed: o.Seed = None,
     validate_every: o.ValidateEvery = None,
     validation_tasks: o.ValidationTasks = None,
+    on_bad_verdict: o.OnBadVerdict = None,
     strategy: o.Strategy = None,
     out: Out = None,
     quiet: o.Quiet = False,

@@ -18,15 +18,17 @@ class LinearSolution(eqx.Module):
     Args:
         value: u with A·u ≈ v.
         residual: ‖A·u − v‖ / ‖v‖.
+        remainder: v − A·u, the vector itself.
         steps: products with A that were used.
-        smallest_curvature: least pᵀAp/pᵀp over the directions tried, or NaN if the solver does
-            not see it; an upper bound of A's smallest eigenvalue.
-        largest_curvature: greatest pᵀAp/pᵀp likewise; a lower bound of its largest eigenvalue.
+        smallest_curvature: an upper bound of A's smallest eigenvalue from the directions tried,
+            or NaN if the solver does not see any.
+        largest_curvature: a lower bound of its largest eigenvalue likewise.
         code: a code of :mod:`pullback.codes`.
     """
 
     value: Params
     residual: Float[Array, ""]
+    remainder: Params
     steps: Int[Array, ""]
     smallest_curvature: Float[Array, ""]
     largest_curvature: Float[Array, ""]
@@ -40,7 +42,10 @@ class LinearSolver(Protocol):
     ``preconditioned`` asks for the inner solver's own approximation of A⁻¹, where it has one.
     """
 
-    preconditioned: bool
+    @property
+    def preconditioned(self) -> bool:
+        """Whether the solver makes use of an approximate inverse."""
+        ...
 
     def solve(
         self, operator: Operator, rhs: Params, approximate_inverse: Operator

@@ -3,11 +3,15 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from pullback import codes, trees
 from pullback.errors import InputError, check_counts
 from pullback.linear.base import LinearSolution, Operator
 from pullback.trees import Params
+
+REMEMBERED = 16
+"""The most search directions whose inner products are kept for the Ritz values."""
 
 
 class CG(eqx.Module):
@@ -17,6 +21,9 @@ class CG(eqx.Module):
     with pᵀAp ≤ 0 turns up, A is not positive definite: the solve stops before that direction and
     says so (code ``NEGATIVE_CURVATURE``); if it is the first direction, the approximate inverse
     applied to v is returned, never zero.
+
+    The smallest curvature reported is the smallest Ritz value over the last directions, the
+    largest the greatest ‖Ap‖/‖p‖ of any direction.
 
     Args:
         steps: the most products with A.
@@ -73,7 +80,7 @@ class CG(eqx.Module):
         infinity = jnp.full_like(product, jnp.inf)
 
         def unfinished(carry):
-            step, _, residual, _, product, _, _, failed = carry
+            step, _, residual, _, product, _, _, _, failed = carry
             return (
                 (step < self.steps)
                 & ~failed
@@ -83,11 +90,16 @@ class CG(eqx.Module):
             )
 
         def iterate(carry):
-            step, x, residual, p, product, low, high, _ = carry
+            step, x, residual, p, product, directions, lowest, highest, _ = carry
             a_p = operator(p)
-            curvature = trees.dot(p, a_p)
-            rayleigh = curvature / trees.dot(p, p)
+            curvature, square = trees.dot(p, a_p), trees.dot(p, p)
             failed = ~(curvature > 0)
+            lowest = jnp.minimum(lowest, curvature / square)
+            highest = jnp.maximum(highest, trees.safe_sqrt(trees.dot(a_p, a_p) / square))
+            unit_curved = trees.scale(jnp.where(failed, 0.0, jax.lax.rsqrt(curvature)), p)
+            directions = jax.tree.map(
+                lambda ring, row: ring.at[step % ring.shape[0]].set(row), directions, unit_curved
+            )
             alpha = product / jnp.where(failed, 1.0, curvature)
             # Stop before a direction of negative curvature; at the very first one fall back on
             # the guess, which is p but for its scale.
@@ -98,12 +110,17 @@ class CG(eqx.Module):
             preconditioned = precondition(residual)
             new_product = trees.dot(residual, preconditioned)
             p = trees.axpy(new_product / product, p, preconditioned)
-            low, high = jnp.minimum(low, rayleigh), jnp.maximum(high, rayleigh)
-            return step + 1, x, residual, p, new_product, low, high, failed
+            return step + 1, x, residual, p, new_product, directions, lowest, highest, failed
 
-        first = (0, x, residual, preconditioned, product, infinity, -infinity, jnp.asarray(False))
-        step, x, residual, _, _, low, high, failed = jax.lax.while_loop(unfinished, iterate, first)
+        kept = min(self.steps, REMEMBERED)
+        none = jax.tree.map(lambda leaf: jnp.zeros((kept, *leaf.shape), leaf.dtype), x)
+        unseen = (none, infinity, -infinity, jnp.asarray(False))
+        first = (0, x, residual, preconditioned, product, *unseen)
+        step, x, residual, _, _, directions, lowest, highest, failed = jax.lax.while_loop(
+            unfinished, iterate, first
+        )
         looked = step > 0
+        lowest = jnp.minimum(lowest, _smallest_ritz(directions))
         # Only an approximate inverse that is none can end the loop before its first product; a
         # gradient of zero must not come of that.
         stuck = ~looked & (trees.norm(residual) > floor) & (size > 0)
@@ -114,8 +131,19 @@ class CG(eqx.Module):
         return LinearSolution(
             value,
             trees.norm(residual),
+            trees.scale(size, residual),
             jnp.asarray(step),
-            jnp.where(looked, low, jnp.nan),
-            jnp.where(looked, high, jnp.nan),
+            jnp.where(looked, lowest, jnp.nan),
+            jnp.where(looked, highest, jnp.nan),
             code,
         )
+
+
+def _smallest_ritz(directions: Params) -> Float[Array, ""]:
+    """The smallest Ritz value of A over the span of directions p with pᵀAp = 1."""
+    # CG's directions are conjugate, so that PᵀAP = I and the Ritz values are 1 / eig(PᵀP). That
+    # holds with any preconditioner, whereas the Lanczos matrix of preconditioned CG belongs to
+    # the preconditioned operator. Without one both are the same numbers.
+    rows = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(directions)]
+    gram = sum((row @ row.T for row in rows[1:]), start=rows[0] @ rows[0].T)
+    return 1.0 / jnp.linalg.eigvalsh(gram)[-1]

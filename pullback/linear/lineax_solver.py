@@ -43,9 +43,11 @@ class Lineax(eqx.Module):
             tags |= {lx.positive_semidefinite_tag}
         linear = lx.FunctionLinearOperator(operator, structure, tags)
         solution = lx.linear_solve(linear, unit, self.solver, throw=False)
-        residual = trees.norm(trees.subtract(operator(solution.value), unit))
+        remainder = trees.subtract(unit, operator(solution.value))
+        residual = trees.norm(remainder)
         # Some solvers divide by the norm of a right-hand side of zero.
         value = trees.where(size == 0, trees.zeros_like(rhs), trees.scale(size, solution.value))
+        remainder = trees.where(size == 0, trees.zeros_like(rhs), trees.scale(size, remainder))
         residual = jnp.where(size == 0, 0.0, residual)
         solved = (solution.result == lx.RESULTS.successful) | (size == 0)
         code = jnp.where(solved, codes.OK, codes.NOT_SOLVED)
@@ -53,7 +55,7 @@ class Lineax(eqx.Module):
         steps = solution.stats.get("num_steps")
         unseen = jnp.full_like(residual, jnp.nan)
         steps = jnp.asarray(-1 if steps is None else steps)
-        return LinearSolution(value, residual, steps, unseen, unseen, code)
+        return LinearSolution(value, residual, remainder, steps, unseen, unseen, code)
 
 
 class Dense(eqx.Module):
@@ -75,9 +77,12 @@ class Dense(eqx.Module):
         matrix = jax.lax.map(lambda e: trees.ravel(operator(unravel(e)))[0], basis)
         values, vectors = jnp.linalg.eigh(0.5 * (matrix + matrix.T))
         value = vectors @ ((vectors.T @ flat) / values)
-        residual = jnp.linalg.norm(matrix @ value - flat)
+        remainder = flat - matrix @ value
+        residual = jnp.linalg.norm(remainder)
         value = size * value
         code = jnp.where(values[0] > 0, codes.OK, codes.NEGATIVE_CURVATURE)
         code = jnp.where(jnp.all(jnp.isfinite(value)), code, codes.NOT_FINITE)
         steps = jnp.asarray(flat.size)
-        return LinearSolution(unravel(value), residual, steps, values[0], values[-1], code)
+        remainder = unravel(size * remainder)
+        value = unravel(value)
+        return LinearSolution(value, residual, remainder, steps, values[0], values[-1], code)

@@ -4,10 +4,14 @@ import optax
 
 from pullback.registry import Entry
 from pullback.solvers.base import BlackBox, InnerSolver, Solution, is_differentiable, run, solve
+from pullback.solvers.callback_solver import Callback
 from pullback.solvers.gradient_descent import GradientDescent
 from pullback.solvers.lbfgs import LBFGS
 from pullback.solvers.nesterov import Nesterov
+from pullback.solvers.newton_cg import NewtonCG
 from pullback.solvers.optax_solver import Optax
+from pullback.solvers.optimistix_solver import Optimistix
+from pullback.solvers.scipy_solver import Scipy
 
 
 def _optax_adam(steps: int, learning_rate: float, momentum: float) -> Optax:
@@ -37,6 +41,16 @@ SOLVERS: dict[str, Entry] = {
             "Optax's Adam with --inner-learning-rate; MAML can use it",
             _optax_adam,
         ),
+        Entry(
+            "newton-cg",
+            "Newton steps by CG in a trust region, the paper's Hessian-free variant; tunes itself",
+            lambda steps, learning_rate, momentum: NewtonCG(steps),
+        ),
+        Entry(
+            "scipy",
+            "SciPy's L-BFGS-B on the host, with at most --inner-steps iterations; tunes itself",
+            lambda steps, learning_rate, momentum: Scipy(options={"maxiter": steps}),
+        ),
     )
 }
 """Solvers by name, each built by ``make(steps, learning_rate, momentum)``."""
@@ -45,10 +59,14 @@ __all__ = [
     "LBFGS",
     "SOLVERS",
     "BlackBox",
+    "Callback",
     "GradientDescent",
     "InnerSolver",
     "Nesterov",
+    "NewtonCG",
     "Optax",
+    "Optimistix",
+    "Scipy",
     "Solution",
     "is_differentiable",
     "run",

@@ -5,16 +5,23 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optimistix as optx
 import pytest
 
 from pullback import codes
 from pullback.algorithms import imaml
 from pullback.linear import CG
 from pullback.problem import Proximal
-from pullback.solvers import LBFGS, GradientDescent, Nesterov
+from pullback.solvers import LBFGS, GradientDescent, Nesterov, NewtonCG, Optimistix, Scipy
 from pullback.tasks import Task
 
-SELF_TUNING = {"lbfgs": LBFGS, "nesterov": Nesterov}
+SELF_TUNING = {
+    "lbfgs": LBFGS,
+    "nesterov": Nesterov,
+    "newton-cg": NewtonCG,
+    "scipy": lambda steps: Scipy(options={"maxiter": steps}),
+    "optimistix": lambda steps: Optimistix(optx.BFGS(rtol=1e-7, atol=1e-7), steps),
+}
 DTYPES = ["float32", "float64"]
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -60,7 +67,7 @@ def test_a_stiff_problem_goes_down_at_every_budget(name, dtype):
         assert float(after) <= float(before) * (1 + 1e-5)
         ratios.append(float(left / steep))
     assert ratios[1] < ratios[0]
-    assert ratios[1] < {"lbfgs": 1e-4, "nesterov": 1e-2}[name]
+    assert ratios[1] < {"nesterov": 1e-2}.get(name, 1e-4)
 
 
 def test_lbfgs_never_raises_the_objective_from_one_step_to_the_next():
@@ -85,7 +92,8 @@ def test_a_curvature_that_grows_a_hundredfold_within_one_solve_is_survived(name)
     assert float(left) < 1e-2 * float(steep)
 
 
-@pytest.mark.parametrize("name", SELF_TUNING)
+# Optimistix's BFGS starts from H ≈ I, and spends the budget on finding the scale.
+@pytest.mark.parametrize("name", [name for name in SELF_TUNING if name != "optimistix"])
 def test_a_curvature_that_grows_a_hundredfold_over_training_needs_no_retuning(name):
     support, theta = stiff(np.float32, low=0.1, high=10.0)
     solver = SELF_TUNING[name](32)

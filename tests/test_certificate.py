@@ -1,0 +1,212 @@
+"""The certificate: on quadratics its estimates are exact, and each verdict has its case."""
+
+import closed_forms as cf
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from pullback import codes
+from pullback.algorithms import fomaml, imaml
+from pullback.certificate import Certify
+from pullback.errors import InputError, NumericalError
+from pullback.linear import CG, Dense
+from pullback.solvers import LBFGS, GradientDescent
+from pullback.tasks import Task
+from pullback.training import train
+
+pytestmark = pytest.mark.usefixtures("x64")
+EXACTLY = Certify(inverse_steps=2 * cf.SIZE)
+FORMS = pytest.mark.parametrize("form", cf.PROXIMAL)
+
+
+def certified(form, solver, linear, certify=EXACTLY):
+    algorithm = imaml(
+        cf.loss,
+        strength=cf.STRENGTHS[form],
+        solver=solver,
+        linear_solver=linear,
+        certify=certify,
+    )
+    _, gradient, info = jax.jit(algorithm.meta_gradient)(cf.theta(), cf.task(), jax.random.key(0))
+    gradient = cf.flat(gradient)
+    truth = cf.exact(form).meta_gradient
+    return float(np.linalg.norm(gradient - truth) / np.linalg.norm(gradient)), info
+
+
+@FORMS
+@pytest.mark.parametrize("steps", [1, 4, 20])
+def test_the_error_of_an_unconverged_inner_solution_is_known_exactly(form, steps):
+    error, info = certified(form, GradientDescent(steps, learning_rate=0.1), Dense())
+    np.testing.assert_allclose(info.inner_error, error, rtol=1e-6)
+    assert error > 1e-3
+    assert info.linear_error < 1e-9
+
+
+@FORMS
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_the_error_of_an_unconverged_solve_is_known_exactly(form, steps):
+    error, info = certified(form, cf.solve_exactly, CG(steps, rtol=0.0))
+    np.testing.assert_allclose(info.linear_error, error, rtol=1e-6)
+    assert error > 1e-3
+    assert info.inner_error < 1e-9
+
+
+def test_the_memory_of_lbfgs_gives_the_error_within_a_factor():
+    error, info = certified("scalar", LBFGS(6), Dense())
+    assert error / 3 < info.inner_error < 3 * error
+
+
+def test_every_other_query_example_estimates_the_same_error_within_a_factor():
+    solver = GradientDescent(4, learning_rate=0.1)
+    error, whole = certified("scalar", solver, Dense())
+    thinned = certified("scalar", solver, Dense(), Certify(every=2, inverse_steps=16))[1]
+    # The loss is a sum here, so that half of the examples make about half of the error.
+    assert error / 6 < thinned.inner_error < error
+    assert thinned.inner_error != whole.inner_error
+
+
+def test_no_certificate_is_no_number_and_no_complaint():
+    info = certified("scalar", GradientDescent(1, learning_rate=1e-4), CG(1), certify=None)[1]
+    assert np.isnan(info.inner_error)
+    assert np.isnan(info.linear_error)
+    assert info.code == codes.OK
+
+
+@pytest.mark.parametrize(
+    ("solver", "linear", "wanted"),
+    [
+        (cf.solve_exactly, Dense(), "ok"),
+        (GradientDescent(1, learning_rate=1e-4), Dense(), "inner_not_converged"),
+        (cf.solve_exactly, CG(1, rtol=0.0), "solve_not_converged"),
+    ],
+)
+def test_the_verdict_names_the_error_that_is_too_large(solver, linear, wanted):
+    info = certified("scalar", solver, linear, Certify(0.05, inverse_steps=16))[1]
+    assert codes.NAMES[int(info.code)] == wanted
+    assert codes.message(info.code)
+
+
+def test_of_two_errors_that_are_too_large_the_larger_is_named():
+    solver, linear = GradientDescent(8, learning_rate=0.1), CG(1, rtol=0.0)
+    info = certified("scalar", solver, linear, Certify(1e-6, inverse_steps=16))[1]
+    worse = "inner" if info.inner_error > info.linear_error else "solve"
+    assert codes.NAMES[int(info.code)] == f"{worse}_not_converged"
+
+
+def curved(params, batch):
+    """A loss whose curvature the task sets, and a query that pulls at it."""
+    curvature, pull = batch
+    return 0.5 * jnp.sum(curvature * params**2) + jnp.sum(pull * params)
+
+
+@pytest.mark.parametrize(
+    ("curvature", "wanted"),
+    [(2.0, "ok"), (-3.0, "negative_curvature"), (np.nan, "not_finite")],
+)
+def test_what_is_wrong_with_the_curvature_outranks_any_estimate(curvature, wanted):
+    task = Task((jnp.full(3, curvature), jnp.ones(3)), (jnp.ones(3), jnp.ones(3)))
+    meta_gradient = imaml(curved, strength=1.0, solver=GradientDescent(3, 0.1)).meta_gradient
+    info = jax.jit(meta_gradient)(jnp.ones(3), task, jax.random.key(0))[2]
+    assert codes.NAMES[int(info.code)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"tolerance": 0.0}, "numbers above 0"),
+        ({"tolerance": float("nan")}, "numbers above 0"),
+        ({"every": 0}, "whole numbers"),
+        ({"inverse_steps": 2.5}, "whole numbers"),
+    ],
+)
+def test_settings_out_of_range_are_refused(given, said):
+    with pytest.raises(InputError, match=said):
+        Certify(**given)
+
+
+def test_a_query_batch_that_cannot_be_thinned_is_refused():
+    algorithm = imaml(curved, strength=1.0, certify=Certify(every=2))
+    task = Task((jnp.ones(3), jnp.ones(3)), (jnp.ones(3), jnp.asarray(1.0)))
+    with pytest.raises(InputError, match="common first axis"):
+        algorithm.meta_gradient(jnp.ones(3), task, jax.random.key(0))
+
+
+class Mixed:
+    """Tasks of which about one in three has no proximal minimum."""
+
+    def sample(self, key):
+        bad = jax.random.bernoulli(key, 0.35)
+        curvature = jnp.where(bad, -3.0, 1.0) * jnp.ones(3)
+        return Task((curvature, jnp.ones(3)), (jnp.ones(3), jnp.ones(3)))
+
+
+class Hopeless(Mixed):
+    """Tasks none of which has a proximal minimum."""
+
+    def sample(self, key):
+        return Task((-3.0 * jnp.ones(3), jnp.ones(3)), (jnp.ones(3), jnp.ones(3)))
+
+
+def trained(tasks, policy, algorithm=None, **options):
+    algorithm = algorithm or imaml(curved, strength=1.0, solver=GradientDescent(60, 0.2))
+    return train(
+        algorithm,
+        jnp.ones(3),
+        tasks,
+        steps=5,
+        key=jax.random.key(1),
+        tasks_per_step=4,
+        on_bad_verdict=policy,
+        **options,
+    )
+
+
+jax.tree_util.register_static(Mixed)
+jax.tree_util.register_static(Hopeless)
+
+
+def test_a_bad_verdict_is_counted_and_its_gradient_used():
+    seen = trained(Mixed(), "warn")
+    assert 0 < seen.history["flagged"].sum() < 20
+    # Gradients of the good tasks alone are bounded; those of the others are not.
+    assert (
+        seen.history["gradient_norm"].max()
+        > trained(Mixed(), "skip").history["gradient_norm"].max()
+    )
+
+
+def test_a_skipped_task_leaves_the_average_of_the_others():
+    result = trained(Mixed(), "skip")
+    algorithm = imaml(curved, strength=1.0, solver=GradientDescent(60, 0.2))
+    good = Task((jnp.ones(3), jnp.ones(3)), (jnp.ones(3), jnp.ones(3)))
+    gradient = algorithm.meta_gradient(jnp.ones(3), good, jax.random.key(0))[1]
+    first = result.history["flagged"][0]
+    assert 0 < first < 4
+    np.testing.assert_allclose(
+        result.history["gradient_norm"][0], np.linalg.norm(gradient), rtol=1e-6
+    )
+
+
+def test_a_step_without_a_single_good_task_is_not_taken():
+    result = trained(Hopeless(), "skip")
+    np.testing.assert_array_equal(result.theta, np.ones(3))
+    assert int(result.state.step) == 5
+    assert result.history["flagged"].sum() == 20
+
+
+def test_a_run_may_stop_at_the_first_bad_verdict():
+    with pytest.raises(NumericalError, match=r"task \d of 4: the verdict is negative_curvature"):
+        trained(Mixed(), "raise")
+
+
+def test_an_algorithm_without_a_certificate_is_never_skipped():
+    algorithm = fomaml(curved, solver=GradientDescent(2, 0.1))
+    skipped = trained(Mixed(), "skip", algorithm)
+    np.testing.assert_array_equal(skipped.theta, trained(Mixed(), "warn", algorithm).theta)
+    assert np.any(skipped.theta != 1.0)
+
+
+def test_an_unknown_policy_is_told_the_nearest():
+    with pytest.raises(InputError, match="skip"):
+        trained(Mixed(), "skipp")
