@@ -7,8 +7,9 @@ only nearly stationary, and (H + Λ)u = v is only nearly solved. One Newton corr
 
 is an order closer to φ*. At φ⁺ the same u leaves the remainder v(φ⁺) − (H(φ⁺) + Λ)u. Its change
 from φ to φ⁺ is the inner solver's part, the remainder at φ itself the linear solver's. Either
-part, times Λ(H + Λ)⁻¹, is an error of ĝ to first order. Where the inner solver hands on an
-approximation of (H + Λ)⁻¹, these inverses cost nothing; elsewhere a few steps of CG stand in.
+part, times Λ(H + Λ)⁻¹, is an error of ĝ to first order. A few steps of CG stand in for these
+inverses, preconditioned where the inner solver hands on an approximation. The approximation alone
+will not do: in directions that the solver never took it is far too small.
 """
 
 import equinox as eqx
@@ -33,8 +34,8 @@ class Certify(eqx.Module):
         every: estimate by every so-manieth query example instead of all, for a loss that is a
             mean over the first axis of its batch. The estimate then has some noise of its own,
             and costs that much less.
-        inverse_steps: steps of CG that stand in for (H + Λ)⁻¹ where the inner solver gathers
-            no approximation of it.
+        inverse_steps: steps of CG that stand in for (H + Λ)⁻¹, three times; each costs a
+            Hessian-vector product.
 
     Raises:
         InputError: if a setting is out of range.
