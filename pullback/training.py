@@ -209,7 +209,7 @@ def _run_block(
         code = jnp.where(finite, info.code, codes.NOT_FINITE)
         info = eqx.tree_at(lambda i: i.code, info, code)
         if policy != "skip":
-            return (gradient, jnp.ones(())), (value, info)
+            return gradient, (value, info)
         used = code == codes.OK
         gradient = trees.where(used, gradient, trees.zeros_like(gradient))
         return (gradient, used.astype(jnp.float32)), (value, info)
@@ -217,16 +217,21 @@ def _run_block(
     def one_step(state):
         step_key = jax.random.fold_in(key, state.step)
         task_keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(jnp.arange(tasks_per_step))
-        (total, used), (values, infos) = scaling.over_tasks(
+        total, (values, infos) = scaling.over_tasks(
             one_task, (state.theta, tasks), task_keys, strategy, mesh
         )
-        gradient = trees.scale(1.0 / jnp.maximum(used, 1.0), total)
+        share, total_used = 1.0 / tasks_per_step, tasks_per_step
+        if policy == "skip":
+            total, total_used = total
+            share = 1.0 / jnp.maximum(total_used, 1.0)
+        gradient = trees.scale(share, total)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.theta)
         theta = optax.apply_updates(state.theta, updates)
         # Without a single task left there is no step, not even one of the optimiser's momentum.
-        theta, optimizer_state = trees.where(
-            used > 0, (theta, optimizer_state), (state.theta, state.optimizer_state)
-        )
+        if policy == "skip":
+            theta, optimizer_state = trees.where(
+                total_used > 0, (theta, optimizer_state), (state.theta, state.optimizer_state)
+            )
         new = TrainState(state.step + 1, theta, optimizer_state)
         return new, (values, infos, trees.norm(gradient))
 
