@@ -173,10 +173,11 @@ def test_flagged_tasks_are_told_once_a_validation_and_counted(tmp_path):
     argv += ("--validate-every", "2", "--validation-tasks", "4", "--steps", "4")
     done = cli("train", *argv, "--quiet", "--out", tmp_path / "run")
     flags = Run.open(tmp_path / "run").metrics("flags")
-    assert done.stderr.count("is not positive definite") == len(flags) > 0
-    assert f"{flags[0]['codes']['2']} of the last 4 training tasks" in done.stderr
+    curved = [line["codes"]["2"] for line in flags if "2" in line["codes"]]
+    assert done.stderr.count("is not positive definite") == len(curved) > 0
+    assert f"{curved[0]} of the last 4 training tasks" in done.stderr
     record = cli("info", tmp_path / "run", "--json").json
-    assert sum(record["flagged"].values()) == sum(line["codes"]["2"] for line in flags)
+    assert sum(record["flagged"].values()) == sum(sum(line["codes"].values()) for line in flags)
     lines = Run.open(tmp_path / "run").metrics("step")
     assert all(line["linear_steps"] > 0 and line["linear_residual"] >= 0 for line in lines)
     shown = cli("info", tmp_path / "run").stdout
