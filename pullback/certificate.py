@@ -69,6 +69,7 @@ def estimate(
     point: Linearised,
     loss: Loss,
     query: PyTree[Array],
+    cotangent: Params,
     gradient: Params,
     solution: LinearSolution,
     approximate_inverse: Operator | None = None,
@@ -80,6 +81,7 @@ def estimate(
         point: the inner problem, linearised where the inner solver stopped.
         loss: the outer loss, ``loss(params, batch) -> scalar``.
         query: the batch of the outer loss.
+        cotangent: v = ∇L(φ, query), which the solve was for.
         gradient: ĝ = Λu.
         solution: the linear solve that gave u.
         approximate_inverse: an SPD map near (H + Λ)⁻¹, if the inner solver gathered one.
@@ -96,11 +98,13 @@ def estimate(
     def error(remainder: Params) -> Float[Array, ""]:
         return trees.safe_divide(trees.norm(point.problem.pull(inverse(remainder))), size)
 
-    sample = query if certify.every == 1 else _thin(query, certify.every)
     residual = point.problem.add_pull(point.loss_gradient, point.phi)
     corrected = trees.subtract(point.phi, inverse(residual))
     outer = jax.grad(loss)
-    moved = trees.subtract(outer(corrected, sample), outer(point.phi, sample))
+    if certify.every > 1:
+        query = _thin(query, certify.every)
+        cotangent = outer(point.phi, query)
+    moved = trees.subtract(outer(corrected, query), cotangent)
     bent = jax.jvp(point.problem.loss_gradient, (corrected,), (solution.value,))[1]
     bent = trees.subtract(bent, point.hvp(solution.value))
     return Errors(error(trees.subtract(moved, bent)), error(solution.remainder))

@@ -77,7 +77,9 @@ def imaml(
         errors = Errors(unknown, unknown)
         code = implicit.result_code(phi, value, residual, solve)
         if certify is not None:
-            errors = estimate(certify, point, loss, task.query, gradient, solve, solution.inverse)
+            errors = estimate(
+                certify, point, loss, task.query, cotangent, gradient, solve, solution.inverse
+            )
             code = verdict(certify, errors, code)
         info = Info(
             residual,
