@@ -148,9 +148,9 @@ class LBFGS(eqx.Module):
             shrinks = square < gradient @ gradient
             better = (first | (new_value < value) | (level & shrinks)) & jnp.isfinite(square)
             share = jnp.where(better, jnp.minimum(1.0, 2.0 * share), 0.5 * share)
-            x = jnp.where(better, trial, x)
-            value = jnp.where(better, new_value, value)
-            gradient = jnp.where(better, new_gradient, gradient)
+            new, old = (trial, new_value, new_gradient), (x, value, gradient)
+            # On a CPU a select would work out ``better`` again for every element.
+            x, value, gradient = jax.lax.cond(better, lambda: new, lambda: old)
             trial = x - share * secants.apply(gradient)
             return (x, value, gradient, secants, share, trial), size
 
