@@ -214,7 +214,9 @@ def make_algorithm(config: RunConfig, loss: Loss) -> MetaAlgorithm:
         options["damping"] = given.damping
         # Every loss here is a mean over examples, and two of a class are enough for an estimate;
         # fewer steps than Certify's own keep it cheap in training (docs/certificate.md).
-        options["certify"] = Certify(every=max(1, config.data.queries // 2), inverse_steps=2)
+        options["certify"] = Certify(
+            every=max(1, config.data.queries // 2), inverse_steps=2, share=0.25
+        )
     if given.fit is not None:
         options["fit"] = given.fit
     return line.make(loss, **options)

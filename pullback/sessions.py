@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from pullback import checkpoint, codes, evaluation, plots, training
+from pullback import checkpoint, codes, evaluation, plots, training, trees
 from pullback.errors import NumericalError
 from pullback.experiment import (
     TRAIN,
@@ -279,7 +279,9 @@ class _Session:
 def _means(columns: dict[str, np.ndarray]) -> dict[str, float | int]:
     """One number for some steps: the mean, but the extreme of curvatures and the sum of flags."""
     means = {name: float(np.mean(column)) for name, column in columns.items()}
+    errors = ("inner_error", "linear_error")
     return means | {
+        **{name: float(trees.mean_of_known(columns[name])) for name in errors},
         "smallest_curvature": float(np.min(columns["smallest_curvature"])),
         "largest_curvature": float(np.max(columns["largest_curvature"])),
         "flagged": int(np.sum(columns["flagged"])),

@@ -46,8 +46,9 @@ class Block:
         metrics: by name: ``loss`` (query loss, mean over tasks), ``inner_residual`` and
             ``linear_residual`` (means), ``linear_steps`` (mean), ``smallest_curvature`` and
             ``largest_curvature`` (extremes over tasks), ``inner_error`` and ``linear_error``
-            (means of the estimated relative errors of the tasks' meta-gradients),
-            ``gradient_norm``, and ``flagged`` (tasks with a code other than OK).
+            (the estimated relative errors of the tasks' meta-gradients, means over the tasks that
+            have them, NaN without any), ``gradient_norm``, and ``flagged`` (tasks with a code
+            other than OK).
         codes: how many tasks of these steps ended with each code.
     """
 
@@ -286,8 +287,8 @@ def _summarise(record, done: int, finished: int, seconds: float) -> Block:
         "inner_residual": info.inner_residual.mean(1),
         "linear_residual": info.linear_residual.mean(1),
         "linear_steps": info.linear_steps.mean(1),
-        "inner_error": info.inner_error.mean(1),
-        "linear_error": info.linear_error.mean(1),
+        "inner_error": trees.mean_of_known(info.inner_error, 1),
+        "linear_error": trees.mean_of_known(info.linear_error, 1),
         "smallest_curvature": info.smallest_curvature.min(1),
         "largest_curvature": info.largest_curvature.max(1),
         "gradient_norm": norms,

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 Params = PyTree[Any]
@@ -95,3 +96,10 @@ def ravel(a: Params) -> tuple[Float[Array, " n"], Callable[[Float[Array, " n"]],
     # Without the barrier XLA fuses a slice of the vector into the matrix product that uses it,
     # and on a CPU that product is then a naive loop, several times slower.
     return flat, lambda vector: jax.lax.optimization_barrier(unravel(vector))
+
+
+def mean_of_known(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """The mean of what is not NaN along one axis; NaN where there is nothing else."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0.0).sum(axis)
+    return np.where(known.any(axis), total / np.maximum(known.sum(axis), 1), np.nan)

@@ -73,14 +73,21 @@ def imaml(
             approximate_inverse=solution.inverse,
         )
         residual = point.residual()
-        unknown = jnp.full_like(residual, jnp.nan)
-        errors = Errors(unknown, unknown)
         code = implicit.result_code(phi, value, residual, solve)
-        if certify is not None:
+        unknown = jnp.full_like(residual, jnp.nan)
+
+        def judge():
             errors = estimate(
                 certify, point, loss, task.query, cotangent, gradient, solve, solution.inverse
             )
-            code = verdict(certify, errors, code)
+            return errors, verdict(certify, errors, code)
+
+        errors = Errors(unknown, unknown)
+        if certify is not None and certify.share == 1:
+            errors, code = judge()
+        elif certify is not None:
+            chosen = jax.random.uniform(jax.random.fold_in(key, 0)) < certify.share
+            errors, code = jax.lax.cond(chosen, judge, lambda: (errors, code))
         info = Info(
             residual,
             solve.residual,
