@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pullback.algorithms import MetaAlgorithm as MetaAlgorithm
     from pullback.algorithms import fomaml as fomaml
     from pullback.algorithms import imaml as imaml
+    from pullback.algorithms import learned_imaml as learned_imaml
     from pullback.algorithms import maml as maml
     from pullback.algorithms import reptile as reptile
     from pullback.evaluation import evaluate as evaluate
@@ -32,6 +33,7 @@ _HOMES = {
     "evaluate": "pullback.evaluation",
     "fomaml": "pullback.algorithms",
     "imaml": "pullback.algorithms",
+    "learned_imaml": "pullback.algorithms",
     "maml": "pullback.algorithms",
     "reptile": "pullback.algorithms",
     "solve": "pullback.solvers",
@@ -49,6 +51,7 @@ __all__ = [
     "fomaml",
     "imaml",
     "implicit",
+    "learned_imaml",
     "linear",
     "maml",
     "models",

@@ -7,9 +7,12 @@ only nearly stationary, and (H + Λ)u = v is only nearly solved. One Newton corr
 
 is an order closer to φ*. At φ⁺ the same u leaves the remainder v(φ⁺) − (H(φ⁺) + Λ)u. Its change
 from φ to φ⁺ is the inner solver's part, the remainder at φ itself the linear solver's. Either
-part, times Λ(H + Λ)⁻¹, is an error of ĝ to first order. A few steps of CG stand in for these
-inverses, preconditioned where the inner solver hands on an approximation. The approximation alone
-will not do: in directions that the solver never took it is far too small.
+part, times Λ(H + Λ)⁻¹, is an error of ĝ to first order.
+
+Each of the three inverses is the exact one on a small space: that of the directions which the
+linear solver took, in which H + Λ is diagonal already, and one more, the inner solver's own
+approximation of the inverse applied to the vector at hand. That costs one Hessian-vector product.
+The approximation alone will not do: in directions that the solver never took it is far too small.
 """
 
 import equinox as eqx
@@ -34,8 +37,11 @@ class Certify(eqx.Module):
         every: estimate by every so-manieth query example instead of all, for a loss that is a
             mean over the first axis of its batch. The estimate then has some noise of its own,
             and costs that much less.
-        inverse_steps: steps of CG that stand in for (H + Λ)⁻¹, three times; each costs a
-            Hessian-vector product.
+        inverse_steps: steps of CG that stand in for (H + Λ)⁻¹, three times, after a linear solver
+            that hands on no directions, or with damping; each costs a Hessian-vector product.
+        reach: the longest Newton correction that is believed, as a share of the way from θ to
+            φ*, which is ‖φ − θ‖ or ‖Λ⁻¹∇L(φ)‖, whichever is longer; both are once φ is
+            stationary. A longer one is shortened, since the loss is not quadratic that far.
         share: the share of meta-gradients whose errors are estimated, drawn by their keys; the
             others have NaN for both errors, and a verdict without them. Saves time where tasks
             run one after the other, none under ``vmap``.
@@ -48,17 +54,25 @@ class Certify(eqx.Module):
     every: int = eqx.field(static=True)
     inverse_steps: int = eqx.field(static=True)
     share: float = eqx.field(static=True)
+    reach: float = eqx.field(static=True)
 
     def __init__(
-        self, tolerance: float = 0.5, every: int = 1, inverse_steps: int = 5, share: float = 1.0
+        self,
+        tolerance: float = 0.5,
+        every: int = 1,
+        inverse_steps: int = 5,
+        share: float = 1.0,
+        reach: float = 0.2,
     ):
         if not tolerance > 0:
             raise InputError(f"Certify(tolerance={tolerance!r})", allowed="numbers above 0")
         if not 0 < share <= 1:
             raise InputError(f"Certify(share={share!r})", allowed="numbers above 0, at most 1")
+        if not reach > 0:
+            raise InputError(f"Certify(reach={reach!r})", allowed="numbers above 0")
         check_counts("Certify", every=every, inverse_steps=inverse_steps)
         self.tolerance, self.every, self.inverse_steps = tolerance, every, inverse_steps
-        self.share = share
+        self.share, self.reach = share, reach
 
 
 class Errors(eqx.Module):
@@ -82,6 +96,7 @@ def estimate(
     gradient: Params,
     solution: LinearSolution,
     approximate_inverse: Operator | None = None,
+    damping: float = 0.0,
 ) -> Errors:
     """Estimate the relative error ‖ĝ − g‖ / ‖ĝ‖ of an implicit meta-gradient, by source.
 
@@ -94,6 +109,7 @@ def estimate(
         gradient: ĝ = Λu.
         solution: the linear solve that gave u.
         approximate_inverse: an SPD map near (H + Λ)⁻¹, if the inner solver gathered one.
+        damping: δ of that solve.
 
     Returns:
         Both errors; exact zeros stay zero.
@@ -101,22 +117,32 @@ def estimate(
     Raises:
         InputError: if ``certify.every`` is above 1 and ``query`` has no common first axis.
     """
-    inverse = _inverse(certify, point, approximate_inverse)
+    inverse = _inverse(certify, point, solution, approximate_inverse, damping)
     size = trees.norm(gradient)
 
     def error(remainder: Params) -> Float[Array, ""]:
         return trees.safe_divide(trees.norm(point.problem.pull(inverse(remainder))), size)
 
     residual = point.problem.add_pull(point.loss_gradient, point.phi)
-    corrected = trees.subtract(point.phi, inverse(residual))
-    outer = jax.grad(loss)
+    correction = inverse(residual)
+    moved = trees.norm(trees.subtract(point.phi, point.problem.theta))
+    # A solver that has hardly moved is no reason to believe that φ* is near.
+    pulled = divide_by_strength(point.problem.strength, point.loss_gradient)
+    reach = certify.reach * jnp.maximum(moved, trees.norm(pulled))
+    length = trees.norm(correction)
+    share = jnp.where(length > reach, trees.safe_divide(reach, length), 1.0)
+    corrected = trees.axpy(-share, correction, point.phi)
+    outer, whole = jax.grad(loss), cotangent
     if certify.every > 1:
         query = _thin(query, certify.every)
         cotangent = outer(point.phi, query)
-    moved = trees.subtract(outer(corrected, query), cotangent)
+    changed = trees.subtract(outer(corrected, query), cotangent)
     bent = jax.jvp(point.problem.loss_gradient, (corrected,), (solution.value,))[1]
-    bent = trees.subtract(bent, point.hvp(solution.value))
-    return Errors(error(trees.subtract(moved, bent)), error(solution.remainder))
+    # H·u at φ itself is what the solve left over of v.
+    left = trees.subtract(whole, solution.remainder)
+    pulled = trees.axpy(damping, solution.value, point.problem.pull(solution.value))
+    bent = trees.subtract(bent, trees.subtract(left, pulled))
+    return Errors(error(trees.subtract(changed, bent)), error(solution.remainder))
 
 
 def verdict(certify: Certify, errors: Errors, code: Int[Array, ""]) -> Int[Array, ""]:
@@ -139,13 +165,35 @@ def verdict(certify: Certify, errors: Errors, code: Int[Array, ""]) -> Int[Array
     return jnp.where(code == codes.OK, slack, code)
 
 
-def _inverse(certify: Certify, point: Linearised, approximate_inverse: Operator | None) -> Operator:
-    solver, operator = CG(certify.inverse_steps, rtol=0.0), point.operator()
-    strength = point.problem.strength
+def _inverse(
+    certify: Certify,
+    point: Linearised,
+    solution: LinearSolution,
+    approximate_inverse: Operator | None,
+    damping: float,
+) -> Operator:
+    strength, operator = point.problem.strength, point.operator()
     near = approximate_inverse or (lambda v: divide_by_strength(strength, v))
+    directions = solution.directions
+    if directions is None or damping:
+        solver = CG(certify.inverse_steps, rtol=0.0)
+        return lambda vector: solver.solve(operator, vector, near).value
 
     def inverse(vector: Params) -> Params:
-        return solver.solve(operator, vector, near).value
+        further = near(vector)
+        curved = operator(further)
+        overlap = trees.rows_times(directions, curved)
+        beyond = trees.subtract(further, trees.combine(overlap, directions))
+        whole = trees.dot(further, curved)
+        curvature = whole - overlap @ overlap
+        # What is left of a vector that the directions hold already is rounding.
+        new = curvature > 100 * jnp.finfo(whole.dtype).eps * jnp.abs(whole)
+        length = trees.dot(beyond, vector) / jnp.where(new, curvature, 1.0)
+        # Where H + Λ curves downward the inverse means little; the approximation is at least
+        # no zero.
+        length = jnp.where(new, length, jnp.where(curvature < 0, 1.0, 0.0))
+        inside = trees.combine(trees.rows_times(directions, vector), directions)
+        return trees.axpy(length, beyond, inside)
 
     return inverse
 

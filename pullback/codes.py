@@ -49,6 +49,22 @@ MESSAGES = {
 }
 
 
-def message(code: int) -> str:
-    """The sentence for a code: what happened and what to change."""
-    return MESSAGES[int(code)]
+def message(code: int, smallest_curvature: float | None = None) -> str:
+    """The sentence for a code: what happened and what to change.
+
+    Args:
+        code: one of this module's.
+        smallest_curvature: the smallest curvature of H + Λ seen. Where it is negative, Λ must
+            grow by more than its size, which the sentence then says.
+
+    Returns:
+        The sentence, without a full stop.
+    """
+    text = MESSAGES[int(code)]
+    if code == NEGATIVE_CURVATURE and smallest_curvature is not None and smallest_curvature <= 0:
+        # A Ritz value is an upper bound of the smallest eigenvalue, so its size is a lower bound.
+        text += (
+            f"; the smallest curvature seen is {smallest_curvature:.3g}, so raise Λ by at least "
+            f"{-smallest_curvature:.2g}"
+        )
+    return text

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from pullback import algorithms, codes, models, scaling, solvers, tasks
+from pullback import algorithms, codes, linear, models, scaling, solvers, tasks
 from pullback.errors import InputError
 from pullback.settings import (
     FLAG,
@@ -26,6 +26,7 @@ from pullback.settings import (
 from pullback.tasks.splits import WAYS_TO_SPLIT
 
 FITS = ("all", "support")
+LEARN_STRENGTH = ("none", *algorithms.FORMS)
 Given = Mapping[str, Mapping[str, Any]]
 """Settings by section and name, as a TOML file has them; those left out take their defaults."""
 
@@ -89,10 +90,16 @@ class AlgorithmConfig:
         inner_steps: steps of the inner solver.
         inner_learning_rate: step size of an inner solver that has one to set.
         inner_momentum: momentum of such a solver.
+        linear_solver: a name in ``LINEAR_SOLVERS``.
         linear_steps: the most Hessian-vector products of a linear solve.
         linear_rtol: relative residual at which a linear solve ends.
         damping: δ added to the matrix of the linear solve.
+        strength_margin: Λ is raised, task by task, until the smallest curvature seen is at least
+            this share of it; 0 for never.
         fit: what Reptile fits in meta-training: all, or the support set.
+        learn_strength: the form in which Λ is learned, from ``strength`` on: a name in ``FORMS``,
+            or none.
+        strength_learning_rate: of the Adam that learns log Λ, at the start of its cosine decay.
     """
 
     name: str = setting(one_of("algorithm", algorithms.ALGORITHMS))
@@ -101,10 +108,14 @@ class AlgorithmConfig:
     inner_steps: int = setting(whole(1))
     inner_learning_rate: float | None = setting(POSITIVE)
     inner_momentum: float | None = setting(SHARE)
+    linear_solver: str | None = setting(one_of("linear solver", linear.LINEAR_SOLVERS))
     linear_steps: int | None = setting(whole(1))
     linear_rtol: float | None = setting(SHARE)
     damping: float | None = setting(FROM_ZERO)
+    strength_margin: float | None = setting(SHARE)
     fit: str | None = setting(one_of("fit", FITS))
+    learn_strength: str | None = setting(one_of("form of Λ", LEARN_STRENGTH))
+    strength_learning_rate: float | None = setting(POSITIVE)
 
 
 @dataclass(frozen=True)
@@ -173,13 +184,16 @@ class RunConfig:
         return tomli_w.dumps(self.to_dict())
 
 
-def defaults(dataset: str, algorithm: str, solver: str | None) -> dict[str, Any]:
+def defaults(
+    dataset: str, algorithm: str, solver: str | None, learn_strength: str | None = None
+) -> dict[str, Any]:
     """The default of each setting that a run has a use for: the one table of them.
 
     Args:
         dataset: a name in ``DATASETS``.
         algorithm: a name in ``ALGORITHMS``.
         solver: a name in ``SOLVERS``; the algorithm's own if None.
+        learn_strength: a name in ``FORMS``; nothing is learned if None or ``"none"``.
 
     Returns:
         The defaults by name.
@@ -227,9 +241,14 @@ def defaults(dataset: str, algorithm: str, solver: str | None) -> dict[str, Any]
         table |= {"inner_learning_rate": 0.1 if images else 0.002}
         table |= {"inner_momentum": 0.9 if solver == "adam" else 0.0}
     if line.implicit:
-        table |= {"linear_steps": 10, "linear_rtol": 0.1, "damping": 0.0}
+        table |= {"linear_solver": "cg", "linear_steps": 10, "linear_rtol": 0.1}
+        table |= {"damping": 0.0, "strength_margin": 0.0}
     if algorithm == "reptile":
         table |= {"fit": "all"}
+    if line.learned is not None:
+        table |= {"learn_strength": "none"}
+        if learn_strength not in (None, "none"):
+            table |= {"strength_learning_rate": 1e-2}
     return table
 
 
@@ -250,7 +269,7 @@ def resolve(given: Given) -> RunConfig:
     values = _read_all(given)
     dataset = values.get("dataset", "glyphs")
     algorithm = values.get("name", "imaml")
-    table = defaults(dataset, algorithm, values.get("solver"))
+    table = defaults(dataset, algorithm, values.get("solver"), values.get("learn_strength"))
     for name, value in values.items():
         if name not in table:
             raise _no_use(name, value, dataset, algorithm, table["solver"])
@@ -305,6 +324,8 @@ def _no_use(name: str, value: Any, dataset: str, algorithm: str, solver: str) ->
     }[HOME[name]]
     if name in ("inner_learning_rate", "inner_momentum"):
         owner = f"the solver {solver!r}"
+    if name == "strength_learning_rate" and algorithms.ALGORITHMS[algorithm].learned is not None:
+        owner = "a run that learns no strength"
     return InputError(
         f"{name} is {value!r}, but {owner} has no such setting", remedy=f"Leave {name} out"
     )
@@ -366,3 +387,12 @@ def diff(a: RunConfig, b: RunConfig) -> list[tuple[str, Any, Any]]:
         for name in left[section]
         if left[section][name] != right[section][name]
     ]
+
+
+def describe_strength(config: RunConfig) -> str:
+    """The λ of a configuration in words, and whether it is only where a learned one starts."""
+    given = config.algorithm
+    text = f"λ = {given.strength:g}"
+    if given.learn_strength in (None, "none"):
+        return text
+    return f"{text} at first, learned ({given.learn_strength})"

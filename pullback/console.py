@@ -70,10 +70,10 @@ class Reporter:
                 self.out.print(item)
 
     @contextlib.contextmanager
-    def counting(self, label: str, total: int) -> Iterator[Any]:
+    def counting(self, label: str, total: int, unit: str = "tasks") -> Iterator[Any]:
         """A bar over a known number of tasks; yields what is to be told the number done."""
         if self.quiet or not self.err.is_terminal:
-            yield lambda done: None if done else self.say(f"{label}: {total} tasks …")
+            yield lambda done: None if done else self.say(f"{label}: {total} {unit} …")
             return
         with Progress(
             TextColumn("{task.description}"),

@@ -9,12 +9,12 @@ import numpy as np
 import optax
 
 from pullback import algorithms, evaluation, registry, training
-from pullback.algorithms import MetaAlgorithm
+from pullback.algorithms import MetaAlgorithm, Raise
 from pullback.certificate import Certify
 from pullback.config import RunConfig
 from pullback.errors import InputError
 from pullback.evaluation import Evaluation, Metric
-from pullback.linear import CG
+from pullback.linear import LINEAR_SOLVERS
 from pullback.models import MLP, Conv4, accuracy, cross_entropy, mean_squared_error
 from pullback.problem import Loss
 from pullback.solvers import SOLVERS
@@ -192,7 +192,10 @@ def assemble(config: RunConfig, split: ClassSplit | None, images: ImageSet | Non
         metric,
         algorithm,
         training.default_optimizer(
-            config.training.steps, config.training.learning_rate, config.training.clip_norm
+            config.training.steps,
+            config.training.learning_rate,
+            config.training.clip_norm,
+            config.algorithm.strength_learning_rate,
         ),
         classification,
     )
@@ -210,15 +213,21 @@ def make_algorithm(config: RunConfig, loss: Loss) -> MetaAlgorithm:
     solver = entry.make(given.inner_steps, given.inner_learning_rate, given.inner_momentum)
     options: dict[str, Any] = {"solver": solver, "strength": given.strength or None}
     if line.implicit:
-        options["linear_solver"] = CG(_given(given.linear_steps), _given(given.linear_rtol))
-        options["damping"] = given.damping
-        # Every loss here is a mean over examples, and two of a class are enough for an estimate;
-        # fewer steps than Certify's own keep it cheap in training (docs/certificate.md).
-        options["certify"] = Certify(
-            every=max(1, config.data.queries // 2), inverse_steps=2, share=0.25
+        linear = registry.find("linear solver", LINEAR_SOLVERS, _given(given.linear_solver))
+        options["linear_solver"] = linear.make(
+            _given(given.linear_steps), _given(given.linear_rtol)
         )
+        options["damping"] = given.damping
+        if given.strength_margin:
+            options["raise_strength"] = Raise(given.strength_margin)
+        # Every loss here is a mean over examples, and two of a class are enough for an estimate;
+        # a quarter of the tasks keeps its cost low in training (docs/certificate.md).
+        options["certify"] = Certify(every=max(1, config.data.queries // 2), share=0.25)
     if given.fit is not None:
         options["fit"] = given.fit
+    if given.learn_strength not in (None, "none"):
+        assert line.learned is not None  # resolve() refuses the setting otherwise.
+        return line.learned(loss, form=given.learn_strength, **options)
     return line.make(loss, **options)
 
 

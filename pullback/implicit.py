@@ -30,7 +30,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pullback import codes, trees
-from pullback.linear.base import LinearSolution, LinearSolver, Operator
+from pullback.linear import CG
+from pullback.linear.base import LinearSolution, LinearSolver, Operator, damped
+from pullback.linear.dense import matrix
 from pullback.optimality import (
     RootCertificate,
     certify,
@@ -79,10 +81,9 @@ class Linearised(eqx.Module):
         """u ↦ (H + Λ + δI)·u."""
 
         def product(u: Params) -> Params:
-            curved = trees.add(self.hvp(u), self.problem.pull(u))
-            return trees.axpy(damping, u, curved) if damping else curved
+            return trees.add(self.hvp(u), self.problem.pull(u))
 
-        return product
+        return damped(product, damping)
 
 
 def linearise(problem: InnerProblem, phi: Params) -> Linearised:
@@ -140,19 +141,16 @@ def vjp(
     strength = point.problem.strength
     if approximate_inverse is None or not linear_solver.preconditioned:
         approximate_inverse = lambda v: divide_by_strength(strength, v)  # noqa: E731
+    if isinstance(linear_solver, CG) and linear_solver.balance:
+        linear_solver = linear_solver.balanced(point.residual())
     solution = linear_solver.solve(point.operator(damping), cotangent, approximate_inverse)
     return point.problem.pull(solution.value), solution
 
 
 def jacobian(point: Linearised) -> Float[Array, "n n"]:
     """dφ*/dθ = (H + Λ)⁻¹Λ as a dense matrix over the raveled parameters, for small problems."""
-    flat, unravel = trees.ravel(point.phi)
-    basis = jnp.eye(flat.size, dtype=flat.dtype)
-
-    def columns(product: Operator) -> Float[Array, "n n"]:
-        return jax.vmap(lambda e: trees.ravel(product(unravel(e)))[0])(basis).T
-
-    return jnp.linalg.solve(columns(point.operator()), columns(point.problem.pull))
+    curved = matrix(point.operator(), point.phi)
+    return jnp.linalg.solve(curved, matrix(point.problem.pull, point.phi))
 
 
 def result_code(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pullback.config import describe_strength
 from pullback.runs import Run, write_with
 
 if TYPE_CHECKING:
@@ -49,26 +50,26 @@ def draw_run(run: Run, score: str) -> Path:
     """
     steps, validations = run.metrics("step"), run.metrics("validation")
     certified = any(line.get("inner_error") is not None for line in steps)
-    figure = _figure(7.2, 10.4 if certified else 8.0)
+    figure = new_figure(7.2, 10.4 if certified else 8.0)
     above, middle, below, *last = figure.subplots(4 if certified else 3, 1, sharex=True)
     _line(above, steps, "loss", GREY, "query loss in meta-training")
-    _style(above, "loss")
+    style(above, "loss")
     if score != "accuracy":
-        _logarithmic(above)
+        logarithmic(above)
     _band(middle, validations, "step", BLUE, "validation, mean with 95 % interval", score)
-    _style(middle, _axis_name(score))
+    style(middle, _axis_name(score))
     if score != "accuracy":
-        _logarithmic(middle)
+        logarithmic(middle)
     _line(below, steps, "inner_residual", ORANGE, "inner problem")
     _line(below, steps, "linear_residual", GREEN, "linear solve")
     if any(line.get_ydata().size for line in below.get_lines()):  # pyright: ignore
-        _logarithmic(below)
-    _style(below, "relative residual")
+        logarithmic(below)
+    style(below, "relative residual")
     for axes in last:
         _line(axes, steps, "inner_error", ORANGE, "by the inner solution")
         _line(axes, steps, "linear_error", GREEN, "by the linear solve")
-        _logarithmic(axes)
-        _style(axes, "meta-gradient's error")
+        logarithmic(axes)
+        style(axes, "meta-gradient's error")
     (last or [below])[0].set_xlabel("meta-step")
     figure.suptitle(_title(run), x=0.01, ha="left", fontsize=11)
     return save(figure, run.plot)
@@ -89,7 +90,7 @@ def draw_comparison(runs: Mapping[str, Run], score: str, path: Path, subtitle: s
     Raises:
         StorageError: if the disk refuses it.
     """
-    figure = _figure(10.0, 4.4)
+    figure = new_figure(10.0, 4.4)
     axes = figure.subplots(1, 2, sharey=True)
     for (name, run), spare in zip(runs.items(), _spares(len(runs)), strict=True):
         for panel, against in zip(axes, ("step", "seconds"), strict=True):
@@ -97,10 +98,10 @@ def draw_comparison(runs: Mapping[str, Run], score: str, path: Path, subtitle: s
             _band(panel, lines, against, COLOURS.get(name, spare), name, score)
     names = ("meta-step", "seconds of training, compilation left out")
     for panel, text in zip(axes, names, strict=True):
-        _style(panel, _axis_name(score) if panel is axes[0] else "", legend=False)
+        style(panel, _axis_name(score) if panel is axes[0] else "", legend=False)
         panel.set_xlabel(text)
         if score != "accuracy":
-            _logarithmic(panel)
+            logarithmic(panel)
     axes[0].legend(frameon=False, loc="best")
     figure.suptitle(f"Validation {score}: {subtitle}", x=0.01, ha="left", fontsize=11)
     return save(figure, path)
@@ -128,7 +129,7 @@ def draw_adaptation(
     Raises:
         StorageError: if the disk refuses it.
     """
-    figure = _figure(7.2, 4.4)
+    figure = new_figure(7.2, 4.4)
     panel = figure.subplots()
     panel.plot(x, truth, color="#B0B0B0", linewidth=4, label="the task", zorder=1)
     for fit, spare in zip(fits, _spares(len(fits)), strict=True):
@@ -136,7 +137,7 @@ def draw_adaptation(
         dashes = "-" if fit.name in COLOURS else "--"
         panel.plot(x, fit.y, dashes, color=colour, linewidth=1.6, label=fit.name, zorder=2)
     panel.plot(*support, "o", color="black", markersize=6, label="support points", zorder=3)
-    _style(panel, "y", legend=False)
+    style(panel, "y", legend=False)
     panel.set_xlabel("x")
     panel.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     title = f"One new task, adapted to from {len(support[0])} points"
@@ -154,7 +155,8 @@ def save(figure: "Figure", path: Path) -> Path:
     return path
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of that many inches, which no window will ever show."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -203,7 +205,8 @@ def _band(
     panel.fill_between(x, mean - half, mean + half, color=colour, alpha=0.18, linewidth=0)
 
 
-def _style(panel: "Axes", name: str, legend: bool = True) -> None:
+def style(panel: "Axes", name: str, legend: bool = True) -> None:
+    """The look that all panels share; ``name`` is that of the vertical axis."""
     panel.set_ylabel(name)
     panel.grid(True, color="#E6E6E6", linewidth=0.7)
     panel.set_axisbelow(True)
@@ -213,7 +216,8 @@ def _style(panel: "Axes", name: str, legend: bool = True) -> None:
         panel.legend(frameon=False, loc="best")
 
 
-def _logarithmic(panel: "Axes") -> None:
+def logarithmic(panel: "Axes") -> None:
+    """A logarithmic vertical axis with plain numbers at 1, 2 and 5."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     panel.set_yscale("log")
@@ -234,4 +238,4 @@ def _title(run: Run) -> str:
     data, algorithm = run.config.data, run.config.algorithm
     task = f"{data.ways}-way {data.shots}-shot" if data.ways else f"{data.shots} points"
     text = f"{algorithm.name} on {data.dataset}, {task}"
-    return text + (f", λ = {algorithm.strength:g}" if algorithm.strength else "")
+    return text + (f", {describe_strength(run.config)}" if algorithm.strength else "")

@@ -113,22 +113,26 @@ class Proximal(eqx.Module):
 
 def apply_strength(strength: Strength, vector: Params) -> Params:
     """``Λ·vector`` for every form of Λ, keeping each leaf's dtype."""
-    return jax.tree.map(lambda s, x: (s * x).astype(x.dtype), _spread(strength, vector), vector)
+    spread = spread_strength(strength, vector)
+    return jax.tree.map(lambda s, x: (s * x).astype(x.dtype), spread, vector)
 
 
 def divide_by_strength(strength: Strength, vector: Params) -> Params:
     """``Λ⁻¹·vector`` for every form of Λ, keeping each leaf's dtype."""
-    return jax.tree.map(lambda s, x: (x / s).astype(x.dtype), _spread(strength, vector), vector)
+    spread = spread_strength(strength, vector)
+    return jax.tree.map(lambda s, x: (x / s).astype(x.dtype), spread, vector)
 
 
-def _spread(strength: Strength, like: Params) -> Params:
-    if _is_scalar(strength):
+def spread_strength(strength: Strength, like: Params) -> Params:
+    """Λ with a leaf for each leaf of ``like``: a scalar one is repeated, others are as given."""
+    if is_scalar(strength):
         return jax.tree.map(lambda _: strength, like)
     return strength
 
 
-def _is_scalar(strength: Strength) -> bool:
-    return not isinstance(strength, dict | list | tuple | eqx.Module) and jnp.ndim(strength) == 0
+def is_scalar(strength: Strength) -> bool:
+    """Whether Λ is one number for all parameters."""
+    return jax.tree_util.all_leaves([strength]) and jnp.ndim(strength) == 0
 
 
 def check_strength(strength: Strength) -> Strength:
@@ -137,7 +141,27 @@ def check_strength(strength: Strength) -> Strength:
     Raises:
         InputError: naming the first leaf that holds anything else.
     """
-    for path, leaf in trees.leaf_paths(strength):
+    check_positive_leaves(
+        strength,
+        "The proximal strength Λ",
+        "λ = 0 has no proximal term and no implicit gradient; MAML, FOMAML and Reptile take "
+        "strength=None for that",
+    )
+    return strength
+
+
+def check_positive_leaves(values: PyTree[Any], what: str, remedy: str) -> None:
+    """Every concrete number in a pytree must be positive and finite.
+
+    Args:
+        values: numbers and arrays; traced ones pass.
+        what: the values are, for the message.
+        remedy: what to do about it.
+
+    Raises:
+        InputError: naming the first leaf that holds anything else.
+    """
+    for path, leaf in trees.leaf_paths(values):
         if isinstance(leaf, Tracer):
             continue
         try:
@@ -147,12 +171,8 @@ def check_strength(strength: Strength) -> Strength:
         if not (np.all(np.isfinite(numbers)) and np.all(numbers > 0)):
             where = "" if path == "the parameters" else f" at {path}"
             raise InputError(
-                f"The proximal strength Λ is {leaf!r}{where}",
-                allowed="positive finite numbers",
-                remedy="λ = 0 has no proximal term and no implicit gradient; MAML, FOMAML and "
-                "Reptile take strength=None for that",
+                f"{what} is {leaf!r}{where}", allowed="positive finite numbers", remedy=remedy
             )
-    return strength
 
 
 def check_structure(strength: Strength, theta: Params) -> None:
@@ -161,7 +181,7 @@ def check_structure(strength: Strength, theta: Params) -> None:
     Raises:
         InputError: naming the leaf that does not match, and both shapes.
     """
-    if _is_scalar(strength):
+    if is_scalar(strength):
         return
     given, wanted = jax.tree.structure(strength), jax.tree.structure(theta)
     if given != wanted:

@@ -224,8 +224,15 @@ def versions() -> dict[str, str]:
     return found | {"platform": platform.platform()}
 
 
-def check_free(folder: Path | str) -> None:
+def check_free(
+    folder: Path | str,
+    remedy: str = "Give another one with --out, or go on with that run by --resume",
+) -> None:
     """A new run needs a folder of its own.
+
+    Args:
+        folder: must not exist yet, or be empty.
+        remedy: what to do if it is not.
 
     Raises:
         InputError: if the folder holds something, or is a file.
@@ -234,7 +241,7 @@ def check_free(folder: Path | str) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         raise InputError(
             f"The folder {str(folder)!r} is not empty",
-            remedy="Give another one with --out, or go on with that run by --resume",
+            remedy=remedy,
         )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{str(folder)!r} is a file", remedy="Give another folder with --out")

@@ -101,6 +101,7 @@ class _Session:
         self.seconds, self.compilation = 0.0, 0.0
         self.blocks, self.compiling = [], True
         self.seen: dict[int, int] = {}
+        self.lowest = float("inf")
         self.last: TrainState | None = None
 
     def begin(self) -> Outcome:
@@ -160,6 +161,7 @@ class _Session:
         self.blocks.append(block)
         for code, count in block.codes.items():
             self.seen[code] = self.seen.get(code, 0) + count
+        self.lowest = min(self.lowest, float(np.min(block.metrics["smallest_curvature"])))
         due, stop = self.is_due(step), self.should_stop()
         # The first block is mostly compilation, so it has a line of its own.
         if due or stop or self.compiling or sum(map(len, self.blocks)) >= self.interval:
@@ -243,9 +245,10 @@ class _Session:
             counts = {str(code): n for code, n in flagged.items()}
             self.run.append({"kind": "flags", "step": step, "tasks": total, "codes": counts})
         for code, count in flagged.items():
-            text = f"{count} of the last {total} training tasks: {codes.message(code)}"
+            sentence = codes.message(code, self.lowest)
+            text = f"{count} of the last {total} training tasks: {sentence}"
             self.tell("warning", step=step, code=code, count=count, message=text)
-        self.seen = {}
+        self.seen, self.lowest = {}, float("inf")
 
     def save(self, state: TrainState, score: float | None = None) -> int:
         return checkpoint.save(

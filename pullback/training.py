@@ -1,8 +1,9 @@
 """The meta-training loop: tasks in, a meta-gradient averaged over them, an Optax step."""
 
+import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,12 +15,16 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from pullback import codes, scaling, trees
+from pullback.algorithms import Learned
 from pullback.algorithms.base import MetaAlgorithm, Theta
 from pullback.errors import InputError, NumericalError, unknown_name
 from pullback.tasks.base import TaskDistribution
 
 BLOCK = 256
 """The most meta-steps in one dispatch."""
+
+HYPER_LEARNING_RATE = 1e-2
+"""Of log Λ and log η: over a thousand meta-steps they can change by a factor of e⁵."""
 
 
 class TrainState(eqx.Module):
@@ -47,8 +52,8 @@ class Block:
             ``linear_residual`` (means), ``linear_steps`` (mean), ``smallest_curvature`` and
             ``largest_curvature`` (extremes over tasks), ``inner_error`` and ``linear_error``
             (the estimated relative errors of the tasks' meta-gradients, means over the tasks that
-            have them, NaN without any), ``gradient_norm``, and ``flagged`` (tasks with a code
-            other than OK).
+            have them, NaN without any), ``strength_factor`` (mean), ``gradient_norm``, and
+            ``flagged`` (tasks with a code other than OK).
         codes: how many tasks of these steps ended with each code.
     """
 
@@ -82,15 +87,49 @@ class Result:
 
 
 def default_optimizer(
-    steps: int, learning_rate: float = 2e-3, clip_norm: float = 3.0
+    steps: int,
+    learning_rate: float = 2e-3,
+    clip_norm: float = 3.0,
+    hyper_learning_rate: float | None = None,
 ) -> optax.GradientTransformation:
     """Adam with a cosine decay to zero over ``steps`` meta-steps, its gradients clipped.
 
     One task whose H + Λ is nearly singular has a meta-gradient hundreds of times the usual norm;
     unclipped, a single one of them ends a run.
+
+    Args:
+        steps: meta-steps of the whole run.
+        learning_rate: of the parameters, at the start.
+        clip_norm: the norm to which a larger gradient is scaled down.
+        hyper_learning_rate: of log Λ and log η where θ is a ``Learned``. They then have an Adam,
+            a decay and a clipping of their own: their gradients are of another size.
+
+    Returns:
+        The optimiser.
     """
-    schedule = optax.cosine_decay_schedule(learning_rate, steps)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(schedule))
+
+    def adam(rate: float) -> optax.GradientTransformation:
+        schedule = optax.cosine_decay_schedule(rate, steps)
+        return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(schedule))
+
+    if hyper_learning_rate is None:
+        return adam(learning_rate)
+    groups: dict[Hashable, optax.GradientTransformation] = {
+        "params": adam(learning_rate),
+        "hyper": adam(hyper_learning_rate),
+    }
+    return optax.partition(groups, _groups_of)
+
+
+def _groups_of(theta: Theta) -> Theta:
+    """The optimiser of each leaf of a ``Learned``, by name."""
+    if not isinstance(theta, Learned):
+        raise InputError(
+            f"hyper_learning_rate was given, but θ is a {type(theta).__name__}",
+            allowed="a Learned, as learned_imaml trains it",
+        )
+    labels = jax.tree.map(lambda _: "hyper", theta)
+    return dataclasses.replace(labels, params=jax.tree.map(lambda _: "params", theta.params))
 
 
 def start(
@@ -130,7 +169,8 @@ def train(
         steps: meta-steps in all, those of ``state`` included.
         key: for episodes and solvers.
         tasks_per_step: tasks that one meta-gradient averages.
-        optimizer: an Optax optimiser; Adam at 2e-3 with cosine decay if None.
+        optimizer: an Optax optimiser; :func:`default_optimizer` if None, with 1e-2 for what a
+            ``Learned`` holds beside the parameters.
         state: where to go on from.
         on_block: called with the state and the metrics after each block of steps, on the host;
             training ends early if it returns True.
@@ -154,7 +194,10 @@ def train(
             raise InputError(f"train({name}={number!r})", allowed="whole numbers from 1")
     if on_bad_verdict not in codes.POLICIES:
         raise unknown_name("policy", on_bad_verdict, codes.POLICIES)
-    optimizer = default_optimizer(steps) if optimizer is None else optimizer
+    if optimizer is None:
+        theta = algorithm.init(params) if state is None else state.theta
+        rate = HYPER_LEARNING_RATE if isinstance(theta, Learned) else None
+        optimizer = default_optimizer(steps, hyper_learning_rate=rate)
     mesh = scaling.task_mesh(tasks_per_step, devices)
     begin: TrainState = start(algorithm, params, optimizer) if state is None else state
     tasks, now, key = scaling.replicate((tasks, begin, key), mesh)
@@ -276,7 +319,8 @@ def _check_verdicts(record, done: int, finished: int, policy: str) -> None:
         )
     raise NumericalError(
         f"Meta-step {done + finished}, task {task} of {len(info.code)}: {found}, and "
-        f"{codes.message(code)}. θ is as it was before this step."
+        f"{codes.message(code, float(info.smallest_curvature[task]))}. θ is as it was before "
+        "this step."
     )
 
 
@@ -291,6 +335,7 @@ def _summarise(record, done: int, finished: int, seconds: float) -> Block:
         "linear_error": trees.mean_of_known(info.linear_error, 1),
         "smallest_curvature": info.smallest_curvature.min(1),
         "largest_curvature": info.largest_curvature.max(1),
+        "strength_factor": info.strength_factor.mean(1),
         "gradient_norm": norms,
         "flagged": (info.code != codes.OK).sum(1),
     }

@@ -39,6 +39,25 @@ def dot(a: Params, b: Params) -> Float[Array, ""]:
     return jax.tree.reduce(jnp.add, parts)
 
 
+def rows_times(rows: Params, a: Params) -> Float[Array, " k"]:
+    """Inner products of ``a`` with k vectors that are stacked leaf by leaf."""
+
+    def leaf_products(stacked, leaf):
+        return stacked.reshape(stacked.shape[0], -1) @ leaf.reshape(-1)
+
+    return jax.tree.reduce(jnp.add, jax.tree.map(leaf_products, rows, a))
+
+
+def combine(coefficients: Float[Array, " k"], rows: Params) -> Params:
+    """The sum of k vectors that are stacked leaf by leaf, each times its coefficient."""
+
+    def leaf_sum(stacked):
+        flat = coefficients.astype(stacked.dtype) @ stacked.reshape(stacked.shape[0], -1)
+        return flat.reshape(stacked.shape[1:])
+
+    return jax.tree.map(leaf_sum, rows)
+
+
 def norm(a: Params) -> Float[Array, ""]:
     """Euclidean norm over all leaves, differentiable with gradient zero at the origin."""
     return safe_sqrt(dot(a, a))

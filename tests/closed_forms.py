@@ -25,6 +25,13 @@ def loss(params, batch):
     return 0.5 * jnp.sum(residual * residual)
 
 
+def symmetric(eigenvalues, seed=0):
+    """A matrix with the given eigenvalues, in random directions."""
+    n = len(eigenvalues)
+    q = np.linalg.qr(np.random.default_rng(seed).normal(size=(n, n)))[0]
+    return q * np.asarray(eigenvalues) @ q.T
+
+
 def nested(vector):
     """A vector as three leaves on two levels, one of them a scalar."""
     return {"a": vector[:3], "b": {"c": vector[3], "w": vector[4:].reshape(2, 2)}}

@@ -1,5 +1,7 @@
 """The certificate: on quadratics its estimates are exact, and each verdict has its case."""
 
+import dataclasses
+
 import closed_forms as cf
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,16 @@ from pullback.tasks import Task
 from pullback.training import train
 
 pytestmark = pytest.mark.usefixtures("x64")
-EXACTLY = Certify(inverse_steps=2 * cf.SIZE)
+EXACTLY = Certify(inverse_steps=2 * cf.SIZE, reach=1e6)
 FORMS = pytest.mark.parametrize("form", cf.PROXIMAL)
+
+
+class Forgetful(CG):
+    """CG that hands on no directions, so that the certificate has to find its own inverse."""
+
+    def solve(self, operator, rhs, approximate_inverse):
+        solution = super().solve(operator, rhs, approximate_inverse)
+        return dataclasses.replace(solution, directions=None)
 
 
 def certified(form, solver, linear, certify=EXACTLY):
@@ -46,10 +56,34 @@ def test_the_error_of_an_unconverged_inner_solution_is_known_exactly(form, steps
 @FORMS
 @pytest.mark.parametrize("steps", [1, 2, 4])
 def test_the_error_of_an_unconverged_solve_is_known_exactly(form, steps):
-    error, info = certified(form, cf.solve_exactly, CG(steps, rtol=0.0))
+    error, info = certified(form, cf.solve_exactly, Forgetful(steps, rtol=0.0))
     np.testing.assert_allclose(info.linear_error, error, rtol=1e-6)
     assert error > 1e-3
     assert info.inner_error < 1e-9
+
+
+@FORMS
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_the_directions_of_the_solve_give_its_error_within_a_factor(form, steps):
+    error, info = certified(form, cf.solve_exactly, CG(steps, rtol=0.0))
+    assert error / 3 < info.linear_error <= error * 1.001
+    assert info.inner_error < 1e-9
+
+
+@FORMS
+def test_directions_that_span_the_space_are_an_exact_inverse(form):
+    linear = CG(cf.SIZE, rtol=0.0)
+    error, info = certified(form, GradientDescent(4, learning_rate=0.1), linear)
+    np.testing.assert_allclose(info.inner_error, error, rtol=1e-5)
+    assert error > 1e-3
+
+
+def test_a_correction_longer_than_its_reach_is_shortened():
+    solver = GradientDescent(1, learning_rate=0.01)
+    whole = certified("scalar", solver, Dense())[1].inner_error
+    reach = [certified("scalar", solver, Dense(), Certify(reach=r))[1] for r in (0.01, 0.02)]
+    np.testing.assert_allclose(2 * reach[0].inner_error, reach[1].inner_error, rtol=1e-3)
+    assert reach[1].inner_error < whole
 
 
 def test_the_memory_of_lbfgs_gives_the_error_within_a_factor():
@@ -71,6 +105,25 @@ def test_no_certificate_is_no_number_and_no_complaint():
     assert np.isnan(info.inner_error)
     assert np.isnan(info.linear_error)
     assert info.code == codes.OK
+
+
+def test_a_share_of_the_gradients_is_judged_and_the_others_say_nothing():
+    algorithm = imaml(
+        cf.loss,
+        strength=cf.STRENGTHS["scalar"],
+        solver=GradientDescent(1, learning_rate=1e-4),
+        certify=Certify(0.05, share=0.5),
+    )
+
+    def judged(key):
+        return algorithm.meta_gradient(cf.theta(), cf.task(), key)[2]
+
+    info = jax.jit(lambda keys: jax.lax.map(judged, keys))(jax.random.split(jax.random.key(0), 40))
+    known = ~np.isnan(info.inner_error)
+    assert 10 < known.sum() < 30
+    np.testing.assert_array_equal(known, ~np.isnan(info.linear_error))
+    np.testing.assert_array_equal(known, info.code == codes.INNER_NOT_CONVERGED)
+    np.testing.assert_array_equal(~known, info.code == codes.OK)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +171,9 @@ def test_what_is_wrong_with_the_curvature_outranks_any_estimate(curvature, wante
         ({"tolerance": float("nan")}, "numbers above 0"),
         ({"every": 0}, "whole numbers"),
         ({"inverse_steps": 2.5}, "whole numbers"),
+        ({"share": 0.0}, "at most 1"),
+        ({"share": 1.5}, "at most 1"),
+        ({"reach": -1.0}, "numbers above 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(given, said):

@@ -43,3 +43,20 @@ def test_the_skeleton_of_an_algorithm_works():
     np.testing.assert_allclose(gradient["x"], 0.5 * ((phi + 1) - phi), rtol=1e-6)
     np.testing.assert_allclose(value, (phi + 1) ** 2, rtol=1e-6)
     assert info.code == 0
+
+
+def test_the_examples_of_learned_hyperparameters_run(capsys):
+    first, second = blocks("docs/learned.md")
+    exec(compile(first, "learned.md", "exec"), {})
+    assert "layer0" in capsys.readouterr().out
+    names = {}
+    exec(compile(second, "learned.md", "exec"), names)
+    algorithm = names["algorithm"]
+    theta = algorithm.init({"w": jnp.ones((2, 3))})
+    batch = (jnp.asarray([[1.0, 0.0], [0.0, 1.0]]), jnp.asarray([0, 2]))
+    from pullback.tasks import Task
+
+    key = jax.random.key(0)
+    _, gradient, info = jax.jit(algorithm.meta_gradient)(theta, Task(batch, batch), key)
+    assert info.code == 0
+    assert all(float(leaf) != 0 for leaf in gradient.log_hyper.values())

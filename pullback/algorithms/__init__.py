@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pullback.algorithms.base import Info, MetaAlgorithm, Report
 from pullback.algorithms.fomaml import fomaml
 from pullback.algorithms.imaml import imaml
+from pullback.algorithms.learned import FORMS, Learned, describe_strength, learned_imaml
 from pullback.algorithms.maml import maml
+from pullback.algorithms.raising import Raise
 from pullback.algorithms.reptile import reptile
 
 
@@ -20,6 +22,8 @@ class Algorithm:
         make: ``make(loss, solver=..., **options) -> MetaAlgorithm``.
         proximal: whether a proximal strength is required.
         implicit: whether a linear solver is taken.
+        learned: the same with a learned Λ, ``learned(loss, form=..., **options)``; None if there
+            is none.
     """
 
     name: str
@@ -27,6 +31,7 @@ class Algorithm:
     make: Callable[..., MetaAlgorithm]
     proximal: bool = False
     implicit: bool = False
+    learned: Callable[..., MetaAlgorithm] | None = None
 
 
 ALGORITHMS: dict[str, Algorithm] = {
@@ -38,6 +43,7 @@ ALGORITHMS: dict[str, Algorithm] = {
             imaml,
             proximal=True,
             implicit=True,
+            learned=learned_imaml,
         ),
         Algorithm("maml", "differentiates through the inner steps (Finn et al. 2017)", maml),
         Algorithm("fomaml", "MAML without its second-order term (Finn et al. 2017)", fomaml),
@@ -48,12 +54,17 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 __all__ = [
     "ALGORITHMS",
+    "FORMS",
     "Algorithm",
     "Info",
+    "Learned",
     "MetaAlgorithm",
+    "Raise",
     "Report",
+    "describe_strength",
     "fomaml",
     "imaml",
+    "learned_imaml",
     "maml",
     "reptile",
 ]

@@ -25,10 +25,12 @@ class Report(eqx.Module):
         inner_residual: relative stationarity residual ‖∇L(φ) + Λ(φ − θ)‖ / ‖∇L(φ)‖; without a
             proximal term ‖∇L(φ)‖ / ‖∇L(θ)‖.
         code: a code of :mod:`pullback.codes`.
+        strength_factor: what Λ was multiplied by for this task; 1 unless asked for.
     """
 
     inner_residual: Float[Array, ""]
     code: Int[Array, ""]
+    strength_factor: Float[Array, ""]
 
 
 class Info(eqx.Module):
@@ -46,6 +48,8 @@ class Info(eqx.Module):
             only nearly stationary (:mod:`pullback.certificate`).
         linear_error: the same because the linear system is only nearly solved.
         code: the verdict, a code of :mod:`pullback.codes`.
+        strength_factor: what Λ was multiplied by for this task
+            (:class:`pullback.algorithms.Raise`); 1 unless asked for.
     """
 
     inner_residual: Float[Array, ""]
@@ -57,6 +61,7 @@ class Info(eqx.Module):
     inner_error: Float[Array, ""]
     linear_error: Float[Array, ""]
     code: Int[Array, ""]
+    strength_factor: Float[Array, ""]
 
 
 class MetaAlgorithm(NamedTuple):
@@ -90,12 +95,15 @@ def adapt_with(
     return solution.phi, report(problem, solution)
 
 
-def report(problem: InnerProblem, solution: Solution) -> Report:
+def report(
+    problem: InnerProblem, solution: Solution, strength_factor: Float[Array, ""] | float = 1.0
+) -> Report:
     """The report of an inner solution, at the price of one gradient."""
     value, gradient = jax.value_and_grad(problem.loss)(solution.phi, problem.support)
     residual = implicit.stationarity(problem, solution.phi, gradient, solution.start_norm)
     finite = trees.all_finite(solution.phi) & jnp.isfinite(residual) & jnp.isfinite(value)
-    return Report(residual, jnp.where(finite, codes.OK, codes.NOT_FINITE))
+    code = jnp.where(finite, codes.OK, codes.NOT_FINITE)
+    return Report(residual, code, jnp.asarray(strength_factor, residual.dtype))
 
 
 def info_without_solve(inner: Report, value: Float[Array, ""], gradient: Theta) -> Info:
@@ -105,4 +113,5 @@ def info_without_solve(inner: Report, value: Float[Array, ""], gradient: Theta) 
     code = jnp.where(finite, inner.code, codes.NOT_FINITE)
     zero = jnp.zeros_like(none)
     inner = jax.lax.stop_gradient(inner)
-    return Info(inner.inner_residual, none, jnp.asarray(0), none, none, zero, none, none, code)
+    seen = (none, none, zero, none, none)
+    return Info(inner.inner_residual, none, jnp.asarray(0), *seen, code, inner.strength_factor)

@@ -11,8 +11,8 @@ from pullback.cli import options as o
 Subject = Annotated[
     str,
     typer.Argument(
-        help="Folder of a run, or what to list: algorithms, datasets, solvers, normalisations, "
-        "activations, strategies or splits.",
+        help="Folder of a run, or what to list: algorithms, datasets, solvers, linear-solvers, "
+        "normalisations, activations, strategies or splits.",
         show_default=False,
     ),
 ]
@@ -43,12 +43,13 @@ def info(subject: Subject, quiet: o.Quiet = False, json: o.Json = False) -> None
 
 
 def _lists() -> dict[str, dict[str, str]]:
-    from pullback import algorithms, models, scaling, solvers, tasks
+    from pullback import algorithms, linear, models, scaling, solvers, tasks
 
     return {
         "algorithms": {n: line.summary for n, line in algorithms.ALGORITHMS.items()},
         "datasets": {n: line.summary for n, line in tasks.DATASETS.items()},
         "solvers": {n: line.summary for n, line in solvers.SOLVERS.items()},
+        "linear-solvers": {n: line.summary for n, line in linear.LINEAR_SOLVERS.items()},
         "normalisations": dict(models.NORMALISATIONS),
         "activations": {
             n: "not smooth: no inner optimum to converge to" if n == "relu" else "smooth"
@@ -104,11 +105,31 @@ def describe_run(run: Any) -> dict[str, Any]:
     if run.split is not None:
         parts = ("train", "validation", "test")
         record["classes"] = {part: len(run.split.classes(part)) for part in parts}
+    if run.config.algorithm.learn_strength not in (None, "none") and record["checkpoints"]:
+        record["learned_strength"] = _learned_strength(run, accuracy)
     record["evaluations"] = {
         name: {n: x for n, x in stored.items() if n != "records"}
         for name, stored in run.evaluations().items()
     }
     return record
+
+
+def _learned_strength(run: Any, higher_is_better: bool) -> dict[str, Any]:
+    """The learned Λ of the checkpoint that is evaluated by default."""
+    from pullback import algorithms, checkpoint, experiment
+    from pullback.errors import InputError
+
+    form = run.config.algorithm.learn_strength
+    fresh = experiment.assemble(run.config, run.split, None).fresh_state()
+    try:
+        found = checkpoint.restore(
+            run.checkpoints, fresh, "best", higher_is_better=higher_is_better
+        )
+    # A run with a broken checkpoint is still worth looking at.
+    except InputError as error:
+        return {"form": form, "problem": str(error)}
+    numbers = algorithms.describe_strength(found.theta, form)
+    return {"form": form, "step": int(found.step), **numbers}
 
 
 def run_tables(record: Mapping[str, Any]) -> list[Any]:
@@ -139,10 +160,15 @@ def run_tables(record: Mapping[str, Any]) -> list[Any]:
     }
     last = record.get("last_steps", {})
     rows += [(label, number(last[name])) for name, label in labels.items() if name in last]
+    learned = record.get("learned_strength", {})
+    if learned:
+        rows.append(("learned λ", _strength_row(learned)))
     rows.append(("checkpoints", ", ".join(map(str, record["checkpoints"])) or "none"))
     rows += [("flagged tasks", f"{n}: {message}") for message, n in record["flagged"].items()]
     rows += [("failed", message) for message in record["failed"]]
     shown: list[Any] = [table(("", ""), rows, "Run")]
+    if "leaves" in learned:
+        shown.append(_strength_table(learned))
     if record["evaluations"]:
         found = [(n, evaluation_text(stored)) for n, stored in record["evaluations"].items()]
         shown.append(table(("evaluation", "result"), found, "Evaluations"))
@@ -154,3 +180,27 @@ def run_tables(record: Mapping[str, Any]) -> list[Any]:
     shown.append(table(("section", "setting", "value"), settings, "Configuration"))
     shown.append(table(("package", "version"), list(record["versions"].items()), "Versions"))
     return shown
+
+
+_EACH = {"leaf": "one for each array", "diagonal": "one for each parameter"}
+
+
+def _strength_row(learned: Mapping[str, Any]) -> str:
+    from pullback.wording import number
+
+    if "problem" in learned:
+        return learned["problem"]
+    found = number(learned["value"]) if "value" in learned else _EACH[learned["form"]]
+    return f"{found}, at step {learned['step']}"
+
+
+def _strength_table(learned: Mapping[str, Any]) -> Any:
+    from pullback.console import table
+    from pullback.wording import number
+
+    names = ("min", "median", "max") if learned["form"] == "diagonal" else ("λ",)
+    rows = [
+        (leaf, *(number(found[n] if isinstance(found, Mapping) else found) for n in names))
+        for leaf, found in learned["leaves"].items()
+    ]
+    return table(("parameters", *(f"{name}>" for name in names)), rows, "Learned λ")

@@ -109,6 +109,25 @@ Strength = Annotated[
         "imaml 5, sinusoid 2; others 0",
     ),
 ]
+LearnStrength = Annotated[
+    str | None,
+    _option(
+        "--learn-strength",
+        "Learn λ beside the initialisation, from --strength on (imaml): none, scalar, leaf (one "
+        "for each array of parameters) or diagonal (one for each parameter).",
+        _ALGORITHM,
+        "none",
+    ),
+]
+StrengthLearningRate = Annotated[
+    float | None,
+    _option(
+        "--strength-learning-rate",
+        "Of the Adam that learns the logarithm of λ; falls to zero as --learning-rate does.",
+        _ALGORITHM,
+        "0.01",
+    ),
+]
 Solver = Annotated[
     str | None,
     _option(
@@ -145,6 +164,16 @@ InnerMomentum = Annotated[
         "0; adam 0.9",
     ),
 ]
+LinearSolver = Annotated[
+    str | None,
+    _option(
+        "--linear-solver",
+        "Solver of the meta-gradient's linear system (imaml): cg, minres, gmres, bicgstab, "
+        "neumann, nystrom or dense.",
+        _ALGORITHM,
+        "cg",
+    ),
+]
 LinearSteps = Annotated[
     int | None,
     _option(
@@ -166,6 +195,15 @@ LinearRtol = Annotated[
 Damping = Annotated[
     float | None,
     _option("--damping", "δ added to the linear solve, a known bias (imaml).", _ALGORITHM, "0"),
+]
+StrengthMargin = Annotated[
+    float | None,
+    _option(
+        "--strength-margin",
+        "Raise Λ for a task until the smallest curvature is this share of it; 0 never (imaml).",
+        _ALGORITHM,
+        "0",
+    ),
 ]
 Fit = Annotated[
     str | None,

@@ -117,7 +117,8 @@ def plan(names: Sequence[str], inner: str, given: Given) -> dict[str, RunConfig]
     uses = {}
     for name in names:
         line = registry.find("algorithm", algorithms.ALGORITHMS, name)
-        uses[name] = set(configs.defaults(dataset, name, shared.get("solver")))
+        choices = (shared.get("solver"), shared.get("learn_strength"))
+        uses[name] = set(configs.defaults(dataset, name, *choices))
         if inner == "customary" and not line.proximal:
             uses[name].discard("strength")
     # What one of them has a use for need not suit the others; what suits none is an error.
@@ -144,5 +145,5 @@ def describe_inner(config: RunConfig) -> str:
     text = f"{given.inner_steps} steps of {given.solver}"
     if given.inner_learning_rate is not None:
         text += f" ({given.inner_learning_rate:g})"
-    text += f", λ = {given.strength:g}" if given.strength else ", no proximal term"
+    text += f", {configs.describe_strength(config)}" if given.strength else ", no proximal term"
     return text + (", fits support and query" if given.fit == "all" else "")

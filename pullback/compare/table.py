@@ -1,5 +1,6 @@
 """The table of a comparison: its rows, and how they are written."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,6 +60,9 @@ def make_row(name: str, config: RunConfig, record: Mapping[str, Any], run: Run |
     Returns:
         The row.
     """
+    if run is None:
+        untrained = dataclasses.replace(config.algorithm, learn_strength=None)
+        config = dataclasses.replace(config, algorithm=untrained)
     lines = run.metrics("step") if run else []
     # The first line of each session is mostly compilation.
     steady = [line for line in lines if not line["compiling"]]

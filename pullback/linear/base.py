@@ -4,8 +4,12 @@ from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 import equinox as eqx
-from jaxtyping import Array, Float, Int
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
 
+from pullback import codes, trees
+from pullback.errors import InputError, check_counts
 from pullback.trees import Params
 
 Operator = Callable[[Params], Params]
@@ -15,15 +19,21 @@ Operator = Callable[[Params], Params]
 class LinearSolution(eqx.Module):
     """What a linear solve found, and how far to trust it.
 
+    A solve that spends its steps before it reaches its tolerance is no failure: what is missing
+    stands in ``residual``, and the certificate makes an error of the meta-gradient of it. A
+    breakdown, a divergence or a matrix that is not positive definite has a code of its own.
+
     Args:
         value: u with A·u ≈ v.
         residual: ‖A·u − v‖ / ‖v‖.
         remainder: v − A·u, the vector itself.
-        steps: products with A that were used.
+        steps: products with A that were used, −1 if unknown.
         smallest_curvature: an upper bound of A's smallest eigenvalue from the directions tried,
             or NaN if the solver does not see any.
         largest_curvature: a lower bound of its largest eigenvalue likewise.
         code: a code of :mod:`pullback.codes`.
+        directions: vectors p_i with p_i·A·p_j = 1 where i = j and 0 elsewhere, stacked leaf by
+            leaf, zero rows among them; None from a solver that makes none.
     """
 
     value: Params
@@ -33,6 +43,7 @@ class LinearSolution(eqx.Module):
     smallest_curvature: Float[Array, ""]
     largest_curvature: Float[Array, ""]
     code: Int[Array, ""]
+    directions: Params | None = None
 
 
 @runtime_checkable
@@ -61,3 +72,93 @@ class LinearSolver(Protocol):
             The solution with its residual.
         """
         ...
+
+
+class Unpreconditioned(eqx.Module):
+    """A linear solver that has no use for the inner solver's approximation of A⁻¹."""
+
+    @property
+    def preconditioned(self) -> bool:
+        """Always False."""
+        return False
+
+
+def damped(operator: Operator, damping: float) -> Operator:
+    """``u ↦ A·u + δu``."""
+    return (lambda u: trees.axpy(damping, u, operator(u))) if damping else operator
+
+
+def check_settings(owner: str, rtol: float, **counts: int) -> None:
+    """The settings that iterative solvers share.
+
+    Raises:
+        InputError: naming the first that is out of range.
+    """
+    check_counts(owner, **counts)
+    if not 0 <= rtol < 1:
+        raise InputError(f"{owner}(rtol={rtol!r})", allowed="0 ≤ rtol < 1")
+
+
+def rounding(vector: Params) -> float:
+    """The coarsest relative rounding error among a vector's leaves."""
+    return max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(vector))
+
+
+def conclude(
+    operator: Operator,
+    unit: Params,
+    size: Float[Array, ""],
+    value: Params,
+    remainder: Params,
+    guess: Params,
+    *,
+    broken: Bool[Array, ""],
+    steps: Int[Array, ""],
+    smallest: Float[Array, ""],
+    largest: Float[Array, ""],
+) -> LinearSolution:
+    """The report of a solver whose residual never ends above 1 unless it failed.
+
+    A value that is no better than zero is zero itself, or wrong, or NaN. In its place stands the
+    approximate inverse applied to v, with the residual that it really has and a code.
+
+    Args:
+        operator: A.
+        unit: v / ‖v‖.
+        size: ‖v‖.
+        value: what was found for ``unit``.
+        remainder: ``unit − A·value``.
+        guess: the approximate inverse applied to ``unit``.
+        broken: whether the method broke down or diverged.
+        steps: products with A.
+        smallest: curvature, as in :class:`LinearSolution`.
+        largest: likewise.
+
+    Returns:
+        The solution for v.
+    """
+    nothing = size == 0
+    value = trees.where(nothing, trees.zeros_like(value), value)
+    remainder = trees.where(nothing, trees.zeros_like(remainder), remainder)
+    # Rounding puts the norm of a unit vector on either side of 1.
+    bar = (1 - 10 * rounding(unit)) * trees.norm(unit)
+    useless = ~(trees.norm(remainder) < bar) & ~nothing | ~trees.all_finite(value)
+    guess = jax.tree.map(lambda g, u: jnp.asarray(g, u.dtype), guess, unit)
+    value, remainder = jax.lax.cond(
+        useless,
+        lambda: (guess, trees.subtract(unit, operator(guess))),
+        lambda: (value, remainder),
+    )
+    code = jnp.where((broken & ~nothing) | useless, codes.NOT_SOLVED, codes.OK)
+    code = jnp.where(smallest <= 0, codes.NEGATIVE_CURVATURE, code)
+    value, residual = trees.scale(size, value), trees.norm(remainder)
+    finite = trees.all_finite(value) & jnp.isfinite(residual)
+    return LinearSolution(
+        value,
+        residual,
+        trees.scale(size, remainder),
+        jnp.asarray(steps) + useless,
+        smallest,
+        largest,
+        jnp.where(finite, code, codes.NOT_FINITE),
+    )

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pullback import codes, trees
-from pullback.errors import InputError, check_counts
-from pullback.linear.base import LinearSolution, Operator
+from pullback.errors import InputError
+from pullback.linear.base import LinearSolution, Operator, check_settings
 from pullback.trees import Params
 
 REMEMBERED = 16
@@ -20,7 +20,8 @@ class CG(eqx.Module):
     The right-hand side is normalised first, so that a tiny one cannot underflow. If a direction
     with pᵀAp ≤ 0 turns up, A is not positive definite: the solve stops before that direction and
     says so (code ``NEGATIVE_CURVATURE``); if it is the first direction, the approximate inverse
-    applied to v is returned, never zero.
+    applied to v is returned, never zero. A matrix that is singular to rounding has the code
+    ``NOT_SOLVED``.
 
     The smallest curvature reported is the smallest Ritz value over the last directions, the
     largest the greatest ‖Ap‖/‖p‖ of any direction.
@@ -30,6 +31,9 @@ class CG(eqx.Module):
         rtol: stop once ‖A·u − v‖ ≤ rtol·‖v‖; 0 goes on to rounding.
         start: ``"zero"``, or ``"rhs"`` for the approximate inverse applied to v (for a plain
             scalar λ that is v/λ, the first-order meta-gradient), at one more product.
+        balance: with a number above 0, stop also once the residual is this share of the inner
+            solution's own relative stationarity residual: beside an error that size, solving
+            further buys nothing.
         preconditioned: use the inner solver's own approximation of A⁻¹ where it has one (L-BFGS
             does); otherwise, and always without it, Λ⁻¹.
 
@@ -41,6 +45,8 @@ class CG(eqx.Module):
     rtol: float = eqx.field(static=True)
     start: str = eqx.field(static=True)
     preconditioned: bool = eqx.field(static=True)
+    balance: float = eqx.field(static=True)
+    enough: Float[Array, ""] | float
 
     def __init__(
         self,
@@ -48,14 +54,23 @@ class CG(eqx.Module):
         rtol: float = 0.05,
         start: str = "zero",
         preconditioned: bool = True,
+        balance: float = 0.0,
     ):
-        check_counts("CG", steps=steps)
-        if not 0 <= rtol < 1:
-            raise InputError(f"CG(rtol={rtol!r})", allowed="0 ≤ rtol < 1")
+        check_settings("CG", rtol, steps=steps)
         if start not in ("zero", "rhs"):
             raise InputError(f"CG(start={start!r})", allowed="'zero', 'rhs'")
         self.steps, self.rtol, self.start = steps, rtol, start
-        self.preconditioned = preconditioned
+        if not 0 <= balance < float("inf"):
+            raise InputError(f"CG(balance={balance!r})", allowed="finite numbers from 0")
+        self.preconditioned, self.balance, self.enough = preconditioned, balance, 0.0
+
+    def balanced(self, inner_residual: Float[Array, ""]) -> "CG":
+        """The same solver, content with ``balance`` times the inner solution's residual.
+
+        Half of the right-hand side is solved for however poor that is.
+        """
+        enough = jnp.minimum(self.balance * inner_residual, 0.5)
+        return eqx.tree_at(lambda solver: solver.enough, self, enough)
 
     def solve(
         self, operator: Operator, rhs: Params, approximate_inverse: Operator
@@ -70,7 +85,7 @@ class CG(eqx.Module):
         def precondition(vector: Params) -> Params:
             return trees.scale(1.0 / span, approximate_inverse(vector))
 
-        floor = max(self.rtol, float(jnp.finfo(span.dtype).eps))
+        floor = jnp.maximum(max(self.rtol, float(jnp.finfo(span.dtype).eps)), self.enough)
         if self.start == "rhs":
             x, residual = guess, trees.subtract(unit, operator(guess))
         else:
@@ -125,7 +140,11 @@ class CG(eqx.Module):
         # gradient of zero must not come of that.
         stuck = ~looked & (trees.norm(residual) > floor) & (size > 0)
         value = trees.scale(jnp.where(stuck, jnp.nan, size), x)
-        code = jnp.where(failed, codes.NEGATIVE_CURVATURE, codes.OK)
+        # From here on the residual's recurrence says nothing of the residual itself: A is
+        # singular to rounding.
+        blown = looked & (jnp.finfo(span.dtype).eps * highest * trees.norm(x) > 1)
+        code = jnp.where(blown, codes.NOT_SOLVED, codes.OK)
+        code = jnp.where(failed, codes.NEGATIVE_CURVATURE, code)
         finite = trees.all_finite(value) & trees.all_finite(residual) & jnp.isfinite(product)
         code = jnp.where(finite, code, codes.NOT_FINITE)
         return LinearSolution(
@@ -136,6 +155,7 @@ class CG(eqx.Module):
             jnp.where(looked, lowest, jnp.nan),
             jnp.where(looked, highest, jnp.nan),
             code,
+            directions,
         )
 
 

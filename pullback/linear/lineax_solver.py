@@ -1,19 +1,97 @@
-"""Any Lineax solver on the meta-gradient's linear system, and a dense one for small problems."""
+"""Any Lineax solver on the meta-gradient's linear system."""
 
-from typing import ClassVar
+from collections.abc import Callable
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+from jaxtyping import Array, Int
 
 from pullback import codes, trees
 from pullback.errors import InputError
-from pullback.linear.base import LinearSolution, Operator
+from pullback.linear.base import LinearSolution, Operator, Unpreconditioned, conclude, rounding
 from pullback.trees import Params
 
 
-class Lineax(eqx.Module):
+def by_lineax(
+    solver: lx.AbstractLinearSolver, operator: Operator, rhs: Params, *, symmetric: bool = True
+) -> lx.Solution:
+    """Solve A·u = rhs by a Lineax solver, which never raises.
+
+    Args:
+        solver: any; ``CG`` is told that A is positive definite.
+        operator: A.
+        rhs: the right-hand side.
+        symmetric: whether A is symmetric.
+
+    Returns:
+        Lineax's own solution.
+    """
+    tags: set[object] = {lx.symmetric_tag} if symmetric else set()
+    if isinstance(solver, lx.CG):
+        tags.add(lx.positive_semidefinite_tag)
+    structure = jax.eval_shape(lambda: rhs)
+    linear = lx.FunctionLinearOperator(operator, structure, frozenset(tags))
+    return lx.linear_solve(linear, rhs, solver, throw=False)
+
+
+def by_residual(
+    make: Callable[[float], lx.AbstractLinearSolver],
+    products: Callable[[Int[Array, ""]], Int[Array, ""]],
+    operator: Operator,
+    rhs: Params,
+    approximate_inverse: Operator,
+    rtol: float,
+) -> LinearSolution:
+    """Solve A·u = rhs by an iterative Lineax solver that only the residual's norm stops.
+
+    Args:
+        make: builds the solver for a right-hand side of norm 1 from an absolute tolerance.
+        products: how many products with A so many of its steps take.
+        operator: A.
+        rhs: the right-hand side.
+        approximate_inverse: an SPD map near A⁻¹, for the scale of u and as the last resort.
+        rtol: stop once ‖A·u − rhs‖ ≤ rtol·‖rhs‖.
+
+    Returns:
+        The solution. ``NOT_SOLVED`` where Lineax reports a breakdown or a stagnation above the
+        tolerance, and where what it returns is no better than zero.
+    """
+    unit, size = trees.normalise(rhs)
+    eps = rounding(unit)
+    tolerance = max(rtol, eps)
+    guess = approximate_inverse(unit)
+    # Lineax holds the last step in u against the same tolerance as the residual, and Lineax's
+    # thresholds of a breakdown are absolute. In a unit of u this large only the residual counts.
+    length = trees.norm(guess)
+    usable = (length > 0) & jnp.isfinite(length)
+    scale = 0.01 * tolerance / jnp.where(usable, length, 1.0)
+    found = by_lineax(make(tolerance), lambda w: trees.scale(1 / scale, operator(w)), unit)
+    value = trees.scale(1 / scale, found.value)
+    remainder = trees.subtract(unit, operator(value))
+    sound = found.result == lx.RESULTS.successful
+    sound |= found.result == lx.RESULTS.max_steps_reached
+    # Near rounding every method stagnates, and has then done what can be done.
+    sound |= trees.norm(remainder) <= max(rtol, eps**0.5)
+    # A u of this length comes from a matrix that is singular to rounding.
+    sound &= ~(usable & (eps**0.75 * trees.norm(value) > length))
+    unseen = jnp.full_like(size, jnp.nan)
+    steps = products(jnp.asarray(found.stats["num_steps"])) + 1
+    return conclude(
+        operator,
+        unit,
+        size,
+        value,
+        remainder,
+        guess,
+        broken=~sound,
+        steps=steps,
+        smallest=unseen,
+        largest=unseen,
+    )
+
+
+class Lineax(Unpreconditioned):
     """A Lineax solver, its failure kept as a code instead of an exception.
 
     Args:
@@ -24,7 +102,6 @@ class Lineax(eqx.Module):
         InputError: if ``solver`` is not a Lineax solver.
     """
 
-    preconditioned: ClassVar[bool] = False
     solver: lx.AbstractLinearSolver
 
     def __init__(self, solver: lx.AbstractLinearSolver):
@@ -37,12 +114,7 @@ class Lineax(eqx.Module):
     ) -> LinearSolution:
         """Solve ``operator(u) = rhs``; the approximate inverse is not used."""
         unit, size = trees.normalise(rhs)
-        structure = jax.eval_shape(lambda: unit)
-        tags = frozenset({lx.symmetric_tag})
-        if isinstance(self.solver, lx.CG):
-            tags |= {lx.positive_semidefinite_tag}
-        linear = lx.FunctionLinearOperator(operator, structure, tags)
-        solution = lx.linear_solve(linear, unit, self.solver, throw=False)
+        solution = by_lineax(self.solver, operator, unit)
         remainder = trees.subtract(unit, operator(solution.value))
         residual = trees.norm(remainder)
         # Some solvers divide by the norm of a right-hand side of zero.
@@ -51,38 +123,9 @@ class Lineax(eqx.Module):
         residual = jnp.where(size == 0, 0.0, residual)
         solved = (solution.result == lx.RESULTS.successful) | (size == 0)
         code = jnp.where(solved, codes.OK, codes.NOT_SOLVED)
-        code = jnp.where(trees.all_finite(value), code, codes.NOT_FINITE)
+        finite = trees.all_finite(value) & jnp.isfinite(residual)
+        code = jnp.where(finite, code, codes.NOT_FINITE)
         steps = solution.stats.get("num_steps")
         unseen = jnp.full_like(residual, jnp.nan)
         steps = jnp.asarray(-1 if steps is None else steps)
         return LinearSolution(value, residual, remainder, steps, unseen, unseen, code)
-
-
-class Dense(eqx.Module):
-    """The whole matrix and its eigenvalues, for problems of at most a few hundred parameters.
-
-    Exact for an indefinite matrix too; ``smallest_curvature`` is its smallest eigenvalue. One
-    product with A for each parameter.
-    """
-
-    preconditioned: ClassVar[bool] = False
-
-    def solve(
-        self, operator: Operator, rhs: Params, approximate_inverse: Operator
-    ) -> LinearSolution:
-        """Solve ``operator(u) = rhs``; the approximate inverse is not used."""
-        unit, size = trees.normalise(rhs)
-        flat, unravel = trees.ravel(unit)
-        basis = jnp.eye(flat.size, dtype=flat.dtype)
-        matrix = jax.lax.map(lambda e: trees.ravel(operator(unravel(e)))[0], basis)
-        values, vectors = jnp.linalg.eigh(0.5 * (matrix + matrix.T))
-        value = vectors @ ((vectors.T @ flat) / values)
-        remainder = flat - matrix @ value
-        residual = jnp.linalg.norm(remainder)
-        value = size * value
-        code = jnp.where(values[0] > 0, codes.OK, codes.NEGATIVE_CURVATURE)
-        code = jnp.where(jnp.all(jnp.isfinite(value)), code, codes.NOT_FINITE)
-        steps = jnp.asarray(flat.size)
-        remainder = unravel(size * remainder)
-        value = unravel(value)
-        return LinearSolution(value, residual, remainder, steps, values[0], values[-1], code)

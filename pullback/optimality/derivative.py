@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from pullback import trees
 from pullback.errors import InputError, NumericalError
+from pullback.linear.base import damped
 from pullback.optimality.checking import as_arrays, convert, stop
-from pullback.optimality.solving import Settings, answer_or_nan, complaint, damped, magnitude
+from pullback.optimality.solving import Settings, answer_or_nan, complaint, magnitude
 from pullback.trees import Params
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float, Int
 from pullback import codes, trees
 from pullback.errors import InputError
 from pullback.linear import LinearSolver
+from pullback.linear.base import damped
 from pullback.optimality.checking import (
     Optimality,
     check_image,
@@ -24,7 +25,7 @@ from pullback.optimality.checking import (
     stop,
 )
 from pullback.optimality.derivative import attach, measure, opaque
-from pullback.optimality.solving import Settings, damped, solve_system
+from pullback.optimality.solving import Settings, solve_system
 from pullback.trees import Params
 
 

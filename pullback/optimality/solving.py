@@ -13,6 +13,8 @@ from jaxtyping import Array, Bool, Float
 from pullback import trees
 from pullback.errors import InputError, check_positive
 from pullback.linear import LinearSolver, Operator
+from pullback.linear.dense import matrix
+from pullback.linear.lineax_solver import by_lineax
 from pullback.trees import Params
 
 DENSE_LIMIT = 256
@@ -98,25 +100,21 @@ def _method(settings: Settings, like: Params) -> Method:
         rtol = precision**0.6
         solver = lx.GMRES(rtol=rtol, atol=rtol, restart=64, stagnation_iters=64)
     if isinstance(solver, lx.AbstractLinearSolver):
-        return functools.partial(_by_lineax, solver, settings.symmetric)
+        lineax, symmetric = solver, settings.symmetric
+        return lambda operator, rhs: by_lineax(lineax, operator, rhs, symmetric=symmetric).value
     return lambda operator, rhs: solver.solve(operator, rhs, lambda v: v).value
 
 
 def _dense(operator: Operator, rhs: Params) -> Params:
     """By singular values, which tell a singular matrix from a regular one."""
     flat, unravel = trees.ravel(rhs)
-    columns = jax.lax.map(
-        lambda e: trees.ravel(operator(unravel(e)))[0],
-        jnp.eye(flat.size, dtype=flat.dtype),
-        batch_size=32,
-    )
     wide = jnp.promote_types(flat.dtype, jnp.float32)
-    matrix = columns.T.astype(wide)
+    whole = matrix(operator, rhs).astype(wide)
     # Unknowns or equations in very different units do not make a matrix singular.
-    rows = _inverse_peaks(matrix, axis=1)
-    matrix = matrix * rows[:, None]
-    across = _inverse_peaks(matrix, axis=0)
-    left, values, right = jnp.linalg.svd(matrix * across[None, :])
+    rows = _inverse_peaks(whole, axis=1)
+    whole = whole * rows[:, None]
+    across = _inverse_peaks(whole, axis=0)
+    left, values, right = jnp.linalg.svd(whole * across[None, :])
     regular = values[-1] > flat.size * jnp.finfo(wide).eps * values[0]
     solution = across * (right.T @ ((left.T @ (rows * flat.astype(wide))) / values))
     return unravel(jnp.where(regular, solution, jnp.nan).astype(flat.dtype))
@@ -125,22 +123,6 @@ def _dense(operator: Operator, rhs: Params) -> Params:
 def _inverse_peaks(matrix: Float[Array, "n n"], axis: int) -> Float[Array, " n"]:
     peaks = jnp.max(jnp.abs(matrix), axis=axis)
     return 1.0 / jnp.where(peaks == 0, 1.0, peaks)
-
-
-def _by_lineax(
-    solver: lx.AbstractLinearSolver, symmetric: bool, operator: Operator, rhs: Params
-) -> Params:
-    tags: list[object] = [lx.symmetric_tag] if symmetric else []
-    if isinstance(solver, lx.CG):
-        tags.append(lx.positive_semidefinite_tag)
-    structure = jax.eval_shape(lambda: rhs)
-    linear = lx.FunctionLinearOperator(operator, structure, frozenset(tags))
-    return lx.linear_solve(linear, rhs, solver, throw=False).value
-
-
-def damped(operator: Operator, damping: float) -> Operator:
-    """``u ↦ A·u + δu``."""
-    return (lambda u: trees.axpy(damping, u, operator(u))) if damping else operator
 
 
 def magnitude(a: Params) -> Float[Array, ""]:

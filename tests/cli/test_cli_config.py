@@ -59,6 +59,7 @@ WRONG = [
     ("model", "logit_scale", float("inf"), "Allowed: numbers above 0"),
     ("model", "normalisation", "grp", "Did you mean 'group'"),
     ("algorithm", "damping", -1.0, "Allowed: numbers from 0"),
+    ("algorithm", "linear_solver", "minre", "Did you mean 'minres'"),
     ("algorithm", "linear_rtol", 1.0, "Allowed: 0 ≤ number < 1"),
     ("training", "steps", 2.5, "Allowed: whole numbers from 1"),
     ("training", "steps", 0, "steps in [training] is 0"),

@@ -5,11 +5,11 @@ import sys
 import pytest
 from cli_helpers import cli
 
-from pullback import algorithms, models, scaling, solvers, tasks
+from pullback import algorithms, linear, models, scaling, solvers, tasks
 from pullback.cli import options
 from pullback.tasks.splits import WAYS_TO_SPLIT
 
-COMMANDS = ["train", "evaluate", "adapt", "compare", "info"]
+COMMANDS = ["train", "evaluate", "adapt", "compare", "study", "info"]
 SEEN = """
 import sys
 from pullback.cli import main
@@ -50,7 +50,9 @@ def test_every_option_is_explained(command):
     [
         (options.Dataset, tasks.DATASETS),
         (options.Algorithm, algorithms.ALGORITHMS),
+        (options.LearnStrength, algorithms.FORMS),
         (options.Solver, solvers.SOLVERS),
+        (options.LinearSolver, linear.LINEAR_SOLVERS),
         (options.Normalisation, models.NORMALISATIONS),
         (options.Activation, models.ACTIVATIONS),
         (options.Strategy, scaling.STRATEGIES),

@@ -1,0 +1,164 @@
+"""One task's implicit gradient, from its inner problem to its verdict."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from pullback import implicit
+from pullback.algorithms.base import Info, Report, report
+from pullback.algorithms.raising import Raise
+from pullback.certificate import Certify, Errors, estimate, verdict
+from pullback.errors import InputError
+from pullback.linear import CG, LinearSolver
+from pullback.problem import InnerProblem, Loss
+from pullback.solvers import LBFGS, BlackBox, InnerSolver, run
+from pullback.solvers.base import Solution, check_solver
+from pullback.trees import Params
+
+
+class Adjoint(eqx.Module):
+    """An implicit gradient and what it was made of.
+
+    Args:
+        value: the outer loss at φ.
+        phi: where the inner solver stopped.
+        solution: u with (H + Λ)u = v, the adjoint of every argument of the inner problem.
+        gradient: Λu, the gradient by θ.
+        info: how it was come by.
+    """
+
+    value: Float[Array, ""]
+    phi: Params
+    solution: Params
+    gradient: Params
+    info: Info
+
+
+class Implicit(eqx.Module):
+    """The settings of implicit gradients; see :func:`pullback.imaml`.
+
+    Args:
+        solver: the inner solver.
+        linear_solver: solves (H + Λ)u = v.
+        damping: δ ≥ 0 added to H + Λ in the solve.
+        certify: how each gradient is judged; None for not at all.
+        raising: when to solve a task with more of Λ; None for never.
+
+    Raises:
+        InputError: if a setting is out of range or no solver.
+    """
+
+    solver: InnerSolver | BlackBox
+    linear_solver: LinearSolver
+    damping: float = eqx.field(static=True)
+    certify: Certify | None
+    raising: Raise | None
+
+    def __init__(
+        self,
+        solver: InnerSolver | BlackBox | None,
+        linear_solver: LinearSolver | None,
+        damping: float,
+        certify: Certify | None,
+        raising: Raise | None = None,
+    ):
+        self.solver = LBFGS() if solver is None else solver
+        self.linear_solver = CG() if linear_solver is None else linear_solver
+        self.damping, self.certify, self.raising = damping, certify, raising
+        check_solver(self.solver)
+        if isinstance(linear_solver, type) or not isinstance(self.linear_solver, LinearSolver):
+            raise InputError(
+                f"{linear_solver!r} is no linear solver",
+                allowed="an instance of a solver of pullback.linear",
+            )
+        if not 0 <= damping < float("inf"):
+            raise InputError(f"imaml(damping={damping!r})", allowed="finite numbers from 0")
+
+    def solve(
+        self, problem: InnerProblem, key: PRNGKeyArray
+    ) -> tuple[InnerProblem, Solution, Float[Array, ""]]:
+        """Solve one inner problem from its θ.
+
+        Args:
+            problem: the inner problem, with its proximal term.
+            key: for the solver.
+
+        Returns:
+            The problem as it was solved, its solution, and the factor on Λ between it and the
+            one given.
+        """
+        if self.raising is not None:
+            return self.raising.solve(self.solver, problem, key)
+        return problem, run(self.solver, problem, problem.theta, key), jnp.ones(())
+
+    def adapt(self, problem: InnerProblem, key: PRNGKeyArray) -> tuple[Params, Report]:
+        """Solve one inner problem, and report how well that went."""
+        problem, solution, factor = self.solve(problem, key)
+        return solution.phi, report(problem, solution, factor)
+
+    def adjoint(
+        self, problem: InnerProblem, loss: Loss, query: PyTree[Array], key: PRNGKeyArray
+    ) -> Adjoint:
+        """Solve one inner problem and pull the outer loss's gradient back to its θ.
+
+        Args:
+            problem: the inner problem, with its proximal term.
+            loss: the outer loss, ``loss(params, batch) -> scalar``.
+            query: its batch.
+            key: for the solver, and for what is certified.
+
+        Returns:
+            The gradient by θ (Rajeswaran et al. 2019, eq. 7), with its adjoint.
+        """
+        problem, solution, factor = self.solve(problem, key)
+        phi = jax.lax.stop_gradient(solution.phi)
+        point = implicit.linearise(problem, phi)
+        value, cotangent = jax.value_and_grad(loss)(phi, query)
+        gradient, solve = implicit.vjp(
+            point,
+            cotangent,
+            self.linear_solver,
+            damping=self.damping,
+            approximate_inverse=solution.inverse,
+        )
+        residual = point.residual()
+        code = implicit.result_code(phi, value, residual, solve)
+        certify = self.certify
+        unknown = jnp.full_like(residual, jnp.nan)
+
+        def judge():
+            assert certify is not None
+            errors = estimate(
+                certify,
+                point,
+                loss,
+                query,
+                cotangent,
+                gradient,
+                solve,
+                solution.inverse,
+                self.damping,
+            )
+            return errors, verdict(certify, errors, code)
+
+        errors = Errors(unknown, unknown)
+        if certify is not None and certify.share == 1:
+            errors, code = judge()
+        elif certify is not None:
+            chosen = jax.random.uniform(jax.random.fold_in(key, 0)) < certify.share
+            unjudged = (errors, code)
+            errors, code = jax.lax.cond(chosen, judge, lambda: unjudged)
+        info = Info(
+            residual,
+            solve.residual,
+            solve.steps,
+            solve.smallest_curvature,
+            solve.largest_curvature,
+            jnp.asarray(self.damping, value.dtype),
+            errors.inner,
+            errors.linear,
+            code,
+            factor.astype(value.dtype),
+        )
+        return Adjoint(value, phi, solve.value, gradient, info)
