@@ -12,7 +12,7 @@ demo: install
 	@echo "The table is demo/table.md, the plot is demo/compare.png."
 
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 install: $(VENV)/.package
 

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
+from pullback.errors import InputError
+
 Params = PyTree[Any]
 """A pytree of floating-point arrays: parameters, or anything shaped like them."""
 
@@ -96,6 +98,27 @@ def all_finite(a: Params) -> Bool[Array, ""]:
     """Whether every number in every leaf is finite."""
     parts = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), a)
     return jax.tree.reduce(jnp.logical_and, parts, jnp.asarray(True))
+
+
+def check_attainable(owner: str, rtol: float, like: Params) -> None:
+    """A relative tolerance must not be finer than the numbers themselves.
+
+    Args:
+        owner: whose ``rtol`` it is, for the message.
+        rtol: the tolerance; 0 means as far as rounding allows.
+        like: what it applies to.
+
+    Raises:
+        InputError: saying what is attainable, and with which numbers more is.
+    """
+    coarsest = max(jax.tree.leaves(like), key=lambda leaf: float(jnp.finfo(leaf.dtype).eps))
+    eps = float(jnp.finfo(coarsest.dtype).eps)
+    if 0 < rtol < eps:
+        raise InputError(
+            f"{owner}(rtol={rtol!r}) cannot be reached in {coarsest.dtype} numbers",
+            allowed=f"rtol from {eps:.1e}",
+            remedy='For more, work in float64: jax.config.update("jax_enable_x64", True)',
+        )
 
 
 def zeros_like(a: Params) -> Params:

@@ -76,6 +76,7 @@ class CG(eqx.Module):
         self, operator: Operator, rhs: Params, approximate_inverse: Operator
     ) -> LinearSolution:
         """Solve ``operator(u) = rhs`` for an SPD operator."""
+        trees.check_attainable(type(self).__name__, self.rtol, rhs)
         unit, size = trees.normalise(rhs)
         guess = approximate_inverse(unit)
         # CG does not depend on the scale of its preconditioner; its products' range does.

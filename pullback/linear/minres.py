@@ -49,6 +49,7 @@ class MINRES(Unpreconditioned):
         self, operator: Operator, rhs: Params, approximate_inverse: Operator
     ) -> LinearSolution:
         """Solve ``operator(u) = rhs``; the approximate inverse is a last resort only."""
+        trees.check_attainable(type(self).__name__, self.rtol, rhs)
         unit, size = trees.normalise(rhs)
         guess = approximate_inverse(unit)
         eps = rounding(unit)

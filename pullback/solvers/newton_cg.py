@@ -64,6 +64,7 @@ class NewtonCG(eqx.Module):
 
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
         """Minimise ``problem``, starting from ``theta``."""
+        trees.check_attainable("NewtonCG", self.rtol or 0.0, theta)
         value, gradient = problem.value_and_gradient(theta)
         size = trees.norm(gradient)
         value = value.astype(size.dtype)

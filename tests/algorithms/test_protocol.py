@@ -121,7 +121,7 @@ def test_info_and_report_are_scalars_with_every_field(name, key):
     _, gradient, info = meta(theta, task, key)
     _, report = adapt(theta, task.support, key)
     assert all(jnp.shape(x) == () for x in jax.tree.leaves((info, report)))
-    assert len(jax.tree.leaves(info)) == 9
+    assert len(jax.tree.leaves(info)) == 10
     assert int(info.code) == int(report.code) == codes.OK
     assert np.isfinite(info.inner_residual)
     assert np.isfinite(report.inner_residual)

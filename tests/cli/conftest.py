@@ -12,7 +12,9 @@ def caches(tmp_path_factory):
     return tmp_path_factory.mktemp("caches")
 
 
-@pytest.fixture(scope="module", autouse=True)
+# Of the package, as the runs below are: one that was trained before these settings hold would
+# differ in its last bits from those it is compared with.
+@pytest.fixture(scope="package", autouse=True)
 def quick(caches):
     """Little compiling, each program only once, and a cache of its own for decoded images."""
     patch = pytest.MonkeyPatch()
@@ -45,14 +47,14 @@ def omniglot(tmp_path_factory):
 
 
 @pytest.fixture(scope="package")
-def sinusoid_run(tmp_path_factory):
+def sinusoid_run(quick, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "sinusoid"
     cli("train", *SINUSOID, "--out", folder)
     return folder
 
 
 @pytest.fixture(scope="package")
-def omniglot_run(tmp_path_factory, omniglot):
+def omniglot_run(quick, tmp_path_factory, omniglot):
     folder = tmp_path_factory.mktemp("runs") / "omniglot"
     cli("train", *OMNIGLOT, "--data-dir", omniglot, "--out", folder)
     return folder
