@@ -153,7 +153,7 @@ def _best(settings, residual, budget):
         return f"not in {budget}"
     middle, most = float(np.median(gradients)), float(gradients.max())
     text = f"{_cell(middle, budget)} ({_cell(most, budget)})"
-    if math.isfinite(middle):
+    if math.isfinite(middle) and np.isfinite(seconds).any():
         text += f", {1e3 * float(np.median(seconds)):.0f} ms"
     return f"{text}, {setting}" if setting else text
 
@@ -170,7 +170,7 @@ def main():
     report = functools.partial(print, flush=True)
     found = study(theta, tasks, proximal, arguments.budget, arguments.repeats, report)
     print(f"\n{about}, one task at a time.")
-    print("Gradients to a residual, median over tasks (most), and the median's milliseconds:\n")
+    print("Gradients to a residual, median over tasks (most); where timed, median milliseconds:\n")
     print(table(found, arguments.budget))
 
 

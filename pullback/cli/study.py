@@ -2,7 +2,7 @@
 
 import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -57,7 +57,7 @@ def study(
         time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         out = Path("runs") / f"study-{time}"
     record = studying.study(out, parts or (), seed=seed, quick=quick, observer=reporter)
-    shown = [
+    shown: list[Any] = [
         console.table(("", "", "value>"), studying.rows(name, result), studying.PARTS[name].summary)
         for name, result in record["parts"].items()
     ]

@@ -79,7 +79,9 @@ class NewtonCG(eqx.Module):
             def product(u: Params) -> Params:
                 return trees.add(hvp(u), problem.pull(u))
 
-            radius = jnp.where(count == 0, self._first_radius(product, gradient, phi), radius)
+            radius = jax.lax.cond(
+                count == 0, lambda: self._first_radius(product, gradient, phi), lambda: radius
+            )
             length = trees.norm(gradient)
             share = jnp.minimum(0.5, jnp.sqrt(trees.safe_divide(length, size)))
             move, predicted, at_boundary = steihaug(

@@ -98,7 +98,8 @@ def measure(settings: Settings, seed: int, tick: Tick) -> Result:
         tick: told how many settings are done.
 
     Returns:
-        ``main`` at one θ, with every optimum; ``by_theta``; ``by_steps``.
+        ``main`` at one θ, with every optimum; ``by_theta``, without the θ ``left_out`` because an
+        optimum is born or dies there; ``by_steps``.
 
     Raises:
         NumericalError: if a run did not end in an optimum, which would void the shares.
@@ -112,19 +113,31 @@ def inner_problem(settings: Settings, theta: float | Array) -> InnerProblem:
     return Proximal(loss, settings.strength).problem(jnp.asarray(theta, float), settings.support)
 
 
+def near_fold(settings: Settings, theta: float) -> bool:
+    """Whether an optimum is born or dies within the finite difference around θ.
+
+    There (H + Λ) is singular, φ*(θ) has no derivative, and no gradient has a truth to be held to.
+    """
+    h = settings.difference
+    counts = {
+        len(optima(inner_problem(settings, t), *RANGE)) for t in (theta - h, theta, theta + h)
+    }
+    return len(counts) > 1
+
+
 def _measure(settings: Settings, seed: int, tick: Tick) -> Result:
     keys = jax.random.split(keys_of(seed, 3), settings.runs)
+    numbers = sorted({settings.steps, *settings.many_steps})
+    programs = {steps: _Programs(settings, steps) for steps in numbers}
     by_steps, done = {}, 0
-    for steps in sorted({settings.steps, *settings.many_steps}):
-        programs = _Programs(settings, steps)
-        by_steps[steps] = programs.at(settings.theta, keys)
-        if steps == settings.steps:
-            main = programs
+    for steps in numbers:
+        by_steps[steps] = programs[steps].at(settings.theta, keys)
         done += 1
         tick(done)
     by_theta = []
     for theta in settings.thetas:
-        by_theta.append(main.at(theta, keys))
+        if not near_fold(settings, theta):
+            by_theta.append(programs[settings.steps].at(theta, keys))
         done += 1
         tick(done)
     return {
@@ -132,6 +145,7 @@ def _measure(settings: Settings, seed: int, tick: Tick) -> Result:
         | {"support": settings.support._asdict(), "query": settings.query._asdict()},
         "main": by_steps[settings.steps],
         "by_theta": by_theta,
+        "left_out": [theta for theta in settings.thetas if near_fold(settings, theta)],
         "by_steps": [by_steps[steps] for steps in settings.many_steps],
     }
 

@@ -40,8 +40,9 @@ def _memory(result: Result) -> Iterator[Row]:
     for curve in result["curves"]:
         first, last = curve["bytes"][0], curve["bytes"][-1]
         steps = f"{curve['inner_steps'][0]} → {curve['inner_steps'][-1]} inner steps"
-        known = first is not None and last is not None
-        text = f"{first / 1024:.1f} → {last / 1024:.1f} KiB" if known else "not known"
+        text = "not known"
+        if first is not None and last is not None:
+            text = f"{first / 1024:.1f} → {last / 1024:.1f} KiB"
         yield f"memory of {curve['algorithm']}", steps, text
 
 
