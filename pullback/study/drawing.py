@@ -206,8 +206,9 @@ def _shares(panel: "Axes", result: Result) -> None:
         )
     panel.axvline(main["theta"], color=GREY, linewidth=0.8, linestyle=":")
     style(panel, "share of runs, %", legend=False)
-    panel.set_ylim(0, None)
-    panel.legend(frameon=False, loc="best", fontsize=9)
+    # Room above the curves for the legend.
+    panel.set_ylim(0, 1.3 * panel.get_ylim()[1])
+    panel.legend(frameon=False, loc="upper center", ncols=2, fontsize=9)
     panel.set_xlabel("θ")
     panel.set_title("where runs end, by θ", **SMALL)
 

@@ -107,3 +107,11 @@ def test_noise_is_drawn_by_the_key_alone():
     assert ends[0] == ends[1] != ends[2]
     with pytest.raises(InputError, match="noise"):
         wells.NoisyDescent(5, 0.05, 20.0, -1.0)
+
+
+def test_a_theta_where_an_optimum_is_about_to_die_is_left_out():
+    # At θ = 0.15 a shallow optimum near −1.75 is there on one side of the difference only.
+    settings = dataclasses.replace(SMALL, thetas=(0.15, 0.2), many_steps=(), runs=400)
+    result = noise.measure(settings, 0, lambda done: None)
+    assert result["left_out"] == [0.15]
+    assert [line["theta"] for line in result["by_theta"]] == [0.2]
