@@ -46,7 +46,7 @@ class Settings:
     queries: int = 10
     strength: float = 2.0
     linear_steps: int = 10
-    inner_steps: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    inner_steps: tuple[int, ...] = (1, 4, 16, 64, 256)
 
     @property
     def programs(self) -> int:
@@ -55,7 +55,7 @@ class Settings:
 
 
 FULL = Settings()
-QUICK = Settings(hidden=(20,), inner_steps=(1, 16, 64))
+QUICK = Settings(hidden=(20,), inner_steps=(1, 64))
 
 
 class CheckpointedDescent(eqx.Module):

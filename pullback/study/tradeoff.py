@@ -76,7 +76,7 @@ QUICK = Settings(
     tasks=8,
     inner_steps=(1, 4, 16, 64),
     linear_steps=(2, 10),
-    solve_steps=(2, 5, 10),
+    solve_steps=(2, 10),
     unconverged=16,
 )
 
