@@ -18,13 +18,16 @@ from pullback.settings import (
     SHARE,
     WIDTHS,
     Kind,
+    number,
     one_of,
     read,
     setting,
     whole,
 )
+from pullback.tasks.distortion import STRONGEST
 from pullback.tasks.splits import WAYS_TO_SPLIT
 
+DISTORTION = number(f"numbers from 0 to {STRONGEST}", lambda x: 0 <= x <= STRONGEST)
 FITS = ("all", "support")
 LEARN_STRENGTH = ("none", *algorithms.FORMS)
 Given = Mapping[str, Mapping[str, Any]]
@@ -42,6 +45,7 @@ class DataConfig:
         shots: support examples per class; support points for the sinusoid.
         queries: query examples per class; query points for the sinusoid.
         rotations: whether meta-training counts a class turned by quarters as four classes.
+        distortion: how strongly meta-training distorts each image; 0 for not at all.
         split_by: how classes are dealt: alphabet, character or official.
         split_seed: seed of the deal.
         validation_classes: classes for validation.
@@ -54,6 +58,7 @@ class DataConfig:
     shots: int = setting(whole(1))
     queries: int = setting(whole(1))
     rotations: bool | None = setting(FLAG)
+    distortion: float | None = setting(DISTORTION)
     split_by: str | None = setting(one_of("way to split", WAYS_TO_SPLIT))
     split_seed: int | None = setting(whole(0))
     validation_classes: int | None = setting(whole(1))
@@ -225,6 +230,7 @@ def defaults(
         table |= {
             "ways": 5,
             "rotations": dataset == "omniglot",
+            "distortion": 0.0,
             "split_by": "alphabet",
             "split_seed": 0,
             "validation_classes": 100,

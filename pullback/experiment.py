@@ -64,7 +64,7 @@ class Experiment:
     higher_is_better: bool
 
     def tasks(self, part: str) -> TaskDistribution:
-        """The tasks of one part; rotated classes only in meta-training.
+        """The tasks of one part; rotated classes and distorted images only in meta-training.
 
         Args:
             part: ``"train"``, ``"validation"`` or ``"test"``.
@@ -78,10 +78,12 @@ class Experiment:
         data = self.config.data
         if self.images is None or self.split is None:
             return Sinusoid(data.shots, data.queries)
+        training = part == "train"
         return episodes_of(
             self.images.select(self.split.classes(part)),
             self.config,
-            rotations=bool(data.rotations) and part == "train",
+            rotations=bool(data.rotations) and training,
+            distortion=_given(data.distortion) if training else 0.0,
             called=f"the {part} classes",
         )
 
@@ -232,7 +234,12 @@ def make_algorithm(config: RunConfig, loss: Loss) -> MetaAlgorithm:
 
 
 def episodes_of(
-    images: ImageSet, config: RunConfig, *, rotations: bool, called: str
+    images: ImageSet,
+    config: RunConfig,
+    *,
+    rotations: bool = False,
+    distortion: float = 0.0,
+    called: str,
 ) -> TaskDistribution:
     """Episodes from some classes, by the ways, shots and queries of a configuration.
 
@@ -247,6 +254,7 @@ def episodes_of(
             shots=data.shots,
             queries=data.queries,
             rotations=rotations,
+            distortion=distortion,
         )
     except InputError as error:
         raise InputError(f"For {called}: {error}") from None

@@ -191,7 +191,6 @@ def evaluation_tasks(
     return experiment.episodes_of(
         built.images.select(wanted),
         built.config,
-        rotations=False,
         called=f"the {part} classes",
     )
 

@@ -73,6 +73,7 @@ def compare(
     shots: o.Shots = None,
     queries: o.Queries = None,
     rotations: o.Rotations = None,
+    distortion: o.Distortion = None,
     split_by: o.SplitBy = None,
     split_seed: o.SplitSeed = None,
     validation_classes: o.ValidationClasses = None,

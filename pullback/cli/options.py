@@ -51,6 +51,16 @@ Rotations = Annotated[
         "only for omniglot",
     ),
 ]
+Distortion = Annotated[
+    float | None,
+    _option(
+        "--distortion",
+        "In meta-training, turn, stretch, shear and shift each image at random: 1 for up to 15° "
+        "and 2 pixels of 28, up to 2, 0 for none.",
+        _DATA,
+        "0",
+    ),
+]
 SplitBy = Annotated[
     str | None,
     _option(

@@ -46,6 +46,7 @@ def train(
     shots: o.Shots = None,
     queries: o.Queries = None,
     rotations: o.Rotations = None,
+    distortion: o.Distortion = None,
     split_by: o.SplitBy = None,
     split_seed: o.SplitSeed = None,
     validation_classes: o.ValidationClasses = None,

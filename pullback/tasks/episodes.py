@@ -8,9 +8,12 @@ from jaxtyping import Array, Float32, Int32, PRNGKeyArray, UInt8
 
 from pullback.errors import InputError
 from pullback.tasks.base import Task
+from pullback.tasks.distortion import STRONGEST, distort
 from pullback.tasks.images import ImageSet
 
 _TURNS = 4
+# Folded in rather than split off: without distortion a key gives the tasks it always gave.
+_DISTORT = 2
 
 
 class Episodes(eqx.Module):
@@ -28,6 +31,7 @@ class Episodes(eqx.Module):
         shots: support examples per class.
         queries: query examples per class.
         rotations: whether each class turned by 0°, 90°, 180° and 270° makes four classes.
+        distortion: how strongly each image is distorted; 0 for not at all.
     """
 
     images: UInt8[Array, "classes examples height width"]
@@ -35,6 +39,7 @@ class Episodes(eqx.Module):
     shots: int = eqx.field(static=True)
     queries: int = eqx.field(static=True)
     rotations: bool = eqx.field(static=True, default=False)
+    distortion: float = eqx.field(static=True, default=0.0)
 
     def sample(self, key: PRNGKeyArray) -> Task:
         """One task: distinct classes in random order, distinct examples of each.
@@ -59,11 +64,21 @@ class Episodes(eqx.Module):
         images = self.images[(drawn % classes)[:, None], chosen]
         if self.rotations:
             images = _turned(images, drawn // classes)
+        if self.distortion:
+            flat = images.reshape(-1, *images.shape[2:])
+            distorted = distort(flat, jax.random.fold_in(key, _DISTORT), self.distortion)
+            images = distorted.reshape(images.shape)
         return Task(support=_batch(images[:, : self.shots]), query=_batch(images[:, self.shots :]))
 
 
 def episodes(
-    image_set: ImageSet, *, ways: int, shots: int, queries: int, rotations: bool = False
+    image_set: ImageSet,
+    *,
+    ways: int,
+    shots: int,
+    queries: int,
+    rotations: bool = False,
+    distortion: float = 0.0,
 ) -> Episodes:
     """A source of few-shot classification tasks from the classes of an image set.
 
@@ -74,16 +89,22 @@ def episodes(
         queries: query examples per class.
         rotations: count each class turned by 0°, 90°, 180° and 270° as four classes. For
             meta-training only: in a test it would change what is measured.
+        distortion: turn, stretch, shear and shift each image at random, this strongly
+            (:func:`pullback.tasks.distortion.distort`); 0 for not at all. For meta-training
+            only, too.
 
     Returns:
         The task source.
 
     Raises:
-        InputError: if a number is not positive, or the set has too few classes or examples.
+        InputError: if a number is not positive, the distortion is not from 0 to 2, or the set
+            has too few classes or examples.
     """
     for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is {value!r}", allowed="a whole number, 1 or more")
+    if not 0 <= distortion <= STRONGEST:
+        raise InputError(f"distortion is {distortion!r}", allowed=f"numbers from 0 to {STRONGEST}")
     classes, examples, height, width = np.shape(image_set.images)
     available = classes * (_TURNS if rotations else 1)
     turned = " with rotations" if rotations else ""
@@ -106,7 +127,7 @@ def episodes(
             f"Rotations were asked for, but the images are {height}×{width}",
             allowed="square images",
         )
-    return Episodes(jnp.asarray(image_set.images), ways, shots, queries, rotations)
+    return Episodes(jnp.asarray(image_set.images), ways, shots, queries, rotations, distortion)
 
 
 def _distinct(key: PRNGKeyArray, count: int, draws: int) -> Int32[Array, " draws"]:

@@ -126,6 +126,8 @@ def test_is_a_task_distribution():
         ({"queries": 0}, "queries is 0"),
         ({"queries": 1.0}, "queries is 1.0"),
         ({"shots": True}, "shots is True"),
+        ({"distortion": 2.5}, r"distortion is 2\.5.*numbers from 0 to 2"),
+        ({"distortion": float("nan")}, "distortion is nan"),
     ],
 )
 def test_impossible_episodes_are_refused(given, message):
