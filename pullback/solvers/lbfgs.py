@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pullback import trees
 from pullback.errors import InputError, check_counts
-from pullback.problem import InnerProblem
+from pullback.problem import InnerProblem, apply_strength, is_scalar
 from pullback.solvers.base import Solution
 from pullback.trees import Params
 
@@ -97,6 +97,23 @@ class Secants(eqx.Module):
         return unravel(self.apply(flat))
 
 
+class Scaled(eqx.Module):
+    """The secants' B among the parameters, from the coordinates in which Λ is the identity.
+
+    Args:
+        secants: B in those coordinates.
+        root: √Λ.
+    """
+
+    secants: Secants
+    root: Vector
+
+    def __call__(self, vector: Params) -> Params:
+        """``Λ^(−½) B Λ^(−½) · vector`` for a vector shaped like the parameters."""
+        flat, unravel = trees.ravel(vector)
+        return unravel(self.secants.apply(flat / self.root) / self.root)
+
+
 class LBFGS(eqx.Module):
     """Limited-memory BFGS: a fixed number of gradients, every one of which teaches.
 
@@ -104,6 +121,9 @@ class LBFGS(eqx.Module):
     that does not is left, yet its gradient enters the memory, which shortens the next trial. So
     a step never needs tuning, the objective never rises, and the cost is known beforehand. The
     memory is handed on as a preconditioner of the meta-gradient's linear solve.
+
+    Where Λ is no scalar all this happens to √Λφ in place of φ: the proximal term then curves
+    alike in every direction, and only the loss is left to learn about.
 
     Args:
         steps: number of gradients: one at θ, one a short way down it, then one a trial.
@@ -130,15 +150,27 @@ class LBFGS(eqx.Module):
         """Minimise ``problem``, starting from ``theta``."""
         trees.check_attainable("LBFGS", self.rtol or 0.0, theta)
         start, unravel = trees.ravel(theta)
+        root = _root(problem, theta)
         strength = problem.smallest_strength().astype(start.dtype)
+        if root is not None:
+            start, strength = start * root, jnp.ones_like(strength)
         eps = jnp.finfo(start.dtype).eps
         reach = eps**0.5 * jnp.maximum(1.0, jnp.linalg.norm(start))
 
+        def inward(gradient: Vector) -> Vector:
+            return gradient if root is None else gradient / root
+
+        def outward(gradient: Vector) -> Vector:
+            return gradient if root is None else gradient * root
+
+        def point(x: Vector) -> Params:
+            return unravel(inward(x))
+
         def step(carry, first):
             x, value, gradient, secants, share, trial = carry
-            new_value, new_gradient = problem.value_and_gradient(unravel(trial))
+            new_value, new_gradient = problem.value_and_gradient(point(trial))
             new_value = new_value.astype(start.dtype)
-            new_gradient = trees.ravel(new_gradient)[0]
+            new_gradient = inward(trees.ravel(new_gradient)[0])
             moved, change = trial - x, new_gradient - gradient
             s_s, y_y = moved @ moved, change @ change
             floor = jnp.maximum(1e-3 * strength * s_s, eps * jnp.sqrt(s_s * y_y))
@@ -158,7 +190,8 @@ class LBFGS(eqx.Module):
             # On a CPU a select would work out ``better`` again for every element.
             x, value, gradient = jax.lax.cond(better, lambda: new, lambda: old)
             trial = x - share * secants.apply(gradient)
-            return (x, value, gradient, secants, share, trial), size
+            norm = size if root is None else jnp.linalg.norm(outward(new_gradient))
+            return (x, value, gradient, secants, share, trial), norm
 
         one = jnp.ones((), start.dtype)
         empty = Secants.empty(self.history, start, one)
@@ -171,9 +204,10 @@ class LBFGS(eqx.Module):
 
             def unfinished(counted):
                 count, (x, _, gradient, _, _, _) = counted
-                pulled = trees.ravel(problem.pull(unravel(x - start)))[0]
-                enough = self.rtol * jnp.linalg.norm(gradient - pulled)
-                return (count < self.steps) & ~(jnp.linalg.norm(gradient) <= enough)
+                pulled = trees.ravel(problem.pull(point(x - start)))[0]
+                whole = outward(gradient)
+                enough = self.rtol * jnp.linalg.norm(whole - pulled)
+                return (count < self.steps) & ~(jnp.linalg.norm(whole) <= enough)
 
             def iterate(counted):
                 count, carry = counted
@@ -185,4 +219,13 @@ class LBFGS(eqx.Module):
         bare = 1.0 / jnp.where(strength > 0, strength, 1.0)
         gamma = jnp.where(known, secants.gamma, bare)
         secants = eqx.tree_at(lambda s: s.gamma, secants, gamma)
-        return Solution(unravel(x), start_norm, secants)
+        inverse = secants if root is None else Scaled(secants, root)
+        return Solution(point(x), start_norm, inverse)
+
+
+def _root(problem: InnerProblem, like: Params) -> Vector | None:
+    """√Λ as a vector; None where Λ is a scalar or missing, and scaling would change nothing."""
+    if problem.strength is None or is_scalar(problem.strength):
+        return None
+    whole = apply_strength(problem.strength, jax.tree.map(jnp.ones_like, like))
+    return jnp.sqrt(trees.ravel(whole)[0])
