@@ -28,6 +28,7 @@ from pullback.tasks.distortion import STRONGEST
 from pullback.tasks.splits import WAYS_TO_SPLIT
 
 DISTORTION = number(f"numbers from 0 to {STRONGEST}", lambda x: 0 <= x <= STRONGEST)
+WHOLE_SHARE = number("numbers from 0 to 1", lambda x: 0 <= x <= 1)
 FITS = ("all", "support")
 LEARN_STRENGTH = ("none", *algorithms.FORMS)
 Given = Mapping[str, Mapping[str, Any]]
@@ -46,6 +47,7 @@ class DataConfig:
         queries: query examples per class; query points for the sinusoid.
         rotations: whether meta-training counts a class turned by quarters as four classes.
         distortion: how strongly meta-training distorts each image; 0 for not at all.
+        kindred: share of meta-training tasks whose classes are all of one alphabet.
         split_by: how classes are dealt: alphabet, character or official.
         split_seed: seed of the deal.
         validation_classes: classes for validation.
@@ -59,6 +61,7 @@ class DataConfig:
     queries: int = setting(whole(1))
     rotations: bool | None = setting(FLAG)
     distortion: float | None = setting(DISTORTION)
+    kindred: float | None = setting(WHOLE_SHARE)
     split_by: str | None = setting(one_of("way to split", WAYS_TO_SPLIT))
     split_seed: int | None = setting(whole(0))
     validation_classes: int | None = setting(whole(1))
@@ -231,6 +234,7 @@ def defaults(
             "ways": 5,
             "rotations": dataset == "omniglot",
             "distortion": 0.0,
+            "kindred": 0.0,
             "split_by": "alphabet",
             "split_seed": 0,
             "validation_classes": 100,

@@ -84,6 +84,7 @@ class Experiment:
             self.config,
             rotations=bool(data.rotations) and training,
             distortion=_given(data.distortion) if training else 0.0,
+            kindred=_given(data.kindred) if training else 0.0,
             called=f"the {part} classes",
         )
 
@@ -239,6 +240,7 @@ def episodes_of(
     *,
     rotations: bool = False,
     distortion: float = 0.0,
+    kindred: float = 0.0,
     called: str,
 ) -> TaskDistribution:
     """Episodes from some classes, by the ways, shots and queries of a configuration.
@@ -255,6 +257,7 @@ def episodes_of(
             queries=data.queries,
             rotations=rotations,
             distortion=distortion,
+            kindred=kindred,
         )
     except InputError as error:
         raise InputError(f"For {called}: {error}") from None

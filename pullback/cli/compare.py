@@ -74,6 +74,7 @@ def compare(
     queries: o.Queries = None,
     rotations: o.Rotations = None,
     distortion: o.Distortion = None,
+    kindred: o.Kindred = None,
     split_by: o.SplitBy = None,
     split_seed: o.SplitSeed = None,
     validation_classes: o.ValidationClasses = None,

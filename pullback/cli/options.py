@@ -61,6 +61,15 @@ Distortion = Annotated[
         "0",
     ),
 ]
+Kindred = Annotated[
+    float | None,
+    _option(
+        "--kindred",
+        "Share of meta-training tasks whose classes are all of one alphabet: harder ones.",
+        _DATA,
+        "0",
+    ),
+]
 SplitBy = Annotated[
     str | None,
     _option(

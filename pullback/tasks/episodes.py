@@ -14,6 +14,7 @@ from pullback.tasks.images import ImageSet
 _TURNS = 4
 # Folded in rather than split off: without distortion a key gives the tasks it always gave.
 _DISTORT = 2
+_KINDRED = 3
 
 
 class Episodes(eqx.Module):
@@ -32,6 +33,8 @@ class Episodes(eqx.Module):
         queries: query examples per class.
         rotations: whether each class turned by 0°, 90°, 180° and 270° makes four classes.
         distortion: how strongly each image is distorted; 0 for not at all.
+        groups: the number of each class's alphabet.
+        kindred: the share of tasks whose classes are all of one alphabet.
     """
 
     images: UInt8[Array, "classes examples height width"]
@@ -40,6 +43,8 @@ class Episodes(eqx.Module):
     queries: int = eqx.field(static=True)
     rotations: bool = eqx.field(static=True, default=False)
     distortion: float = eqx.field(static=True, default=0.0)
+    groups: Int32[Array, " classes"] | None = None
+    kindred: float = eqx.field(static=True, default=0.0)
 
     def sample(self, key: PRNGKeyArray) -> Task:
         """One task: distinct classes in random order, distinct examples of each.
@@ -56,7 +61,7 @@ class Episodes(eqx.Module):
         """
         classes, examples = self.images.shape[:2]
         class_key, example_key = jax.random.split(key)
-        drawn = _distinct(class_key, classes * (_TURNS if self.rotations else 1), self.ways)
+        drawn = self._draw_classes(class_key)
         per_class = self.shots + self.queries
         keys = jax.random.split(example_key, self.ways)
         chosen = jax.vmap(lambda k: _distinct(k, examples, per_class))(keys)
@@ -70,6 +75,19 @@ class Episodes(eqx.Module):
             images = distorted.reshape(images.shape)
         return Task(support=_batch(images[:, : self.shots]), query=_batch(images[:, self.shots :]))
 
+    def _draw_classes(self, key: PRNGKeyArray) -> Int32[Array, " ways"]:
+        turns = _TURNS if self.rotations else 1
+        luck = jax.random.uniform(key, (len(self.images) * turns,))
+        if self.kindred and self.groups is not None:
+            # The alphabet of a class drawn at random, so that every class is as likely as ever.
+            first_key, share_key = jax.random.split(jax.random.fold_in(key, _KINDRED))
+            first = jax.random.choice(first_key, self.groups)
+            chosen = jax.random.uniform(share_key) < self.kindred
+            # An alphabet of too few classes gives all it has.
+            others = jnp.tile(self.groups != first, turns)
+            luck = luck - (chosen & others)
+        return _highest(luck, self.ways)
+
 
 def episodes(
     image_set: ImageSet,
@@ -79,6 +97,7 @@ def episodes(
     queries: int,
     rotations: bool = False,
     distortion: float = 0.0,
+    kindred: float = 0.0,
 ) -> Episodes:
     """A source of few-shot classification tasks from the classes of an image set.
 
@@ -92,19 +111,23 @@ def episodes(
         distortion: turn, stretch, shear and shift each image at random, this strongly
             (:func:`pullback.tasks.distortion.distort`); 0 for not at all. For meta-training
             only, too.
+        kindred: the share of tasks whose classes are all of one alphabet (``image_set.groups``):
+            harder ones, which teach more. For meta-training only, too.
 
     Returns:
         The task source.
 
     Raises:
-        InputError: if a number is not positive, the distortion is not from 0 to 2, or the set
-            has too few classes or examples.
+        InputError: if a number is not positive, the distortion is not from 0 to 2, the share not
+            from 0 to 1, or the set has too few classes or examples.
     """
     for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is {value!r}", allowed="a whole number, 1 or more")
     if not 0 <= distortion <= STRONGEST:
         raise InputError(f"distortion is {distortion!r}", allowed=f"numbers from 0 to {STRONGEST}")
+    if not 0 <= kindred <= 1:
+        raise InputError(f"kindred is {kindred!r}", allowed="numbers from 0 to 1")
     classes, examples, height, width = np.shape(image_set.images)
     available = classes * (_TURNS if rotations else 1)
     turned = " with rotations" if rotations else ""
@@ -127,13 +150,27 @@ def episodes(
             f"Rotations were asked for, but the images are {height}×{width}",
             allowed="square images",
         )
-    return Episodes(jnp.asarray(image_set.images), ways, shots, queries, rotations, distortion)
+    numbers = np.unique(image_set.groups, return_inverse=True)[1].astype(np.int32)
+    return Episodes(
+        jnp.asarray(image_set.images),
+        ways,
+        shots,
+        queries,
+        rotations,
+        distortion,
+        jnp.asarray(numbers),
+        kindred,
+    )
 
 
 def _distinct(key: PRNGKeyArray, count: int, draws: int) -> Int32[Array, " draws"]:
     """Distinct numbers below ``count`` in random order, every order equally likely."""
     # The largest of independent uniforms: far cheaper than shuffling all of them.
-    return jax.lax.top_k(jax.random.uniform(key, (count,)), draws)[1].astype(jnp.int32)
+    return _highest(jax.random.uniform(key, (count,)), draws)
+
+
+def _highest(luck: Float32[Array, " count"], draws: int) -> Int32[Array, " draws"]:
+    return jax.lax.top_k(luck, draws)[1].astype(jnp.int32)
 
 
 def _turned(

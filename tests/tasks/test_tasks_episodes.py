@@ -1,3 +1,6 @@
+import dataclasses
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,6 +91,45 @@ def test_every_class_and_example_is_equally_likely():
         assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
 
 
+def grouped(sizes):
+    """The marked images, their classes dealt in turn to alphabets of these sizes."""
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    names = tuple(f"alphabet {group}" for group in groups)
+    return dataclasses.replace(IMAGES, groups=names), groups
+
+
+@pytest.mark.parametrize("rotations", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_a_share_of_the_tasks_is_of_one_alphabet_and_classes_stay_equally_likely(share, rotations):
+    images, groups = grouped([5, 10, 15])
+    source = episodes(images, ways=4, shots=1, queries=1, rotations=rotations, kindred=share)
+    count = 1500
+    x = jax.jit(jax.vmap(source.sample))(jax.random.split(jax.random.key(0), count)).support[0]
+    classes, _, turns = read(x.reshape(-1, 28, 28, 1))
+    assert all(
+        len({*zip(*pair, strict=True)}) == 4
+        for pair in zip(classes.reshape(count, 4), turns.reshape(count, 4), strict=True)
+    )
+    alone = np.mean([len(set(groups[task])) == 1 for task in classes.reshape(count, 4)])
+    sizes = np.asarray([5, 10, 15]) * (4 if rotations else 1)
+    choices = [math.comb(size, 4) for size in sizes]
+    expected = share + (1 - share) * sum(choices) / math.comb(sum(sizes), 4)
+    assert abs(alone - expected) < 5 * np.sqrt(max(expected * (1 - expected), 1e-9) / count)
+    likely = 4 * count / CLASSES
+    counts = np.bincount(classes, minlength=CLASSES)
+    # Classes of one task are not independent of each other: a wider bound than for one draw.
+    assert np.abs(counts - likely).max() < 8 * np.sqrt(likely)
+
+
+def test_an_alphabet_too_small_gives_all_it_has_and_others_the_rest():
+    images, groups = grouped([2, 28])
+    source = episodes(images, ways=5, shots=1, queries=1, kindred=1.0)
+    tasks = [groups[read(source.sample(jax.random.key(i)).support[0])[0]] for i in range(60)]
+    small = [task for task in tasks if 0 in task]
+    assert small
+    assert all((task == 0).sum() in (0, 2) for task in tasks)
+
+
 def test_same_key_same_task_under_jit_and_vmap():
     source = episodes(IMAGES, ways=5, shots=1, queries=2, rotations=True)
     keys = jax.random.split(jax.random.key(7), 3)
@@ -105,8 +147,8 @@ def test_same_key_same_task_under_jit_and_vmap():
 
 def test_images_are_an_argument_not_a_constant():
     source = episodes(IMAGES, ways=5, shots=1, queries=1)
-    (leaf,) = jax.tree.leaves(source)
-    assert leaf.dtype == jnp.uint8
+    images, groups = jax.tree.leaves(source)
+    assert (images.dtype, groups.shape) == (jnp.uint8, (CLASSES,))
     traced = jax.make_jaxpr(lambda s, k: s.sample(k))(source, jax.random.key(0))
     assert all(np.size(constant) < 100 for constant in traced.consts)
 
@@ -126,6 +168,7 @@ def test_is_a_task_distribution():
         ({"queries": 0}, "queries is 0"),
         ({"queries": 1.0}, "queries is 1.0"),
         ({"shots": True}, "shots is True"),
+        ({"kindred": 1.5}, r"kindred is 1\.5.*numbers from 0 to 1"),
         ({"distortion": 2.5}, r"distortion is 2\.5.*numbers from 0 to 2"),
         ({"distortion": float("nan")}, "distortion is nan"),
     ],
