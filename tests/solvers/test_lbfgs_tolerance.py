@@ -56,3 +56,28 @@ def test_tasks_stop_one_by_one_under_vmap():
 def test_a_tolerance_out_of_range_is_refused(rtol):
     with pytest.raises(InputError, match="rtol < 1"):
         LBFGS(rtol=rtol)
+
+
+def test_a_diagonal_of_very_unlike_strengths_takes_no_more_steps_than_a_scalar():
+    """The proximal term is round in the solver's coordinates, whatever its scale in each."""
+    rng = np.random.default_rng(0)
+    size = 40
+    spread = jnp.asarray(10.0 ** rng.uniform(-3, 3, size))
+    axes = np.linalg.qr(rng.standard_normal((size, size)))[0]
+    # √Λ⁻¹ H √Λ⁻¹ has three curvatures other than zero, so six gradients are enough for anyone.
+    curved = jnp.asarray(axes[:, :3] * [1.0, 3.0, 9.0] @ axes[:, :3].T)
+    target = jnp.asarray(rng.standard_normal(size))
+    root = jnp.sqrt(spread)
+
+    def loss(phi, _):
+        offset = root * phi["w"] - target
+        return 0.5 * offset @ curved @ offset
+
+    problem = Proximal(loss, {"w": spread}).problem({"w": jnp.zeros(size)}, None)
+    solution = LBFGS(8).solve(problem, problem.theta, jax.random.key(0))
+    exact = np.linalg.solve(curved + np.eye(size), curved @ target) / root
+    np.testing.assert_allclose(solution.phi["w"], exact, rtol=1e-3, atol=1e-6 / root.min())
+    # Its memory approximates (H + Λ)⁻¹ among the parameters themselves, not in its coordinates.
+    whole = np.diag(root) @ (curved + np.eye(size)) @ np.diag(root)
+    applied = np.asarray(solution.inverse({"w": whole @ exact})["w"])
+    np.testing.assert_allclose(root * applied, root * exact, rtol=0.3, atol=0.3)
