@@ -9,10 +9,11 @@ is an order closer to φ*. At φ⁺ the same u leaves the remainder v(φ⁺) −
 from φ to φ⁺ is the inner solver's part, the remainder at φ itself the linear solver's. Either
 part, times Λ(H + Λ)⁻¹, is an error of ĝ to first order.
 
-Each of the three inverses is the exact one on a small space: that of the directions which the
-linear solver took, in which H + Λ is diagonal already, and one more, the inner solver's own
-approximation of the inverse applied to the vector at hand. That costs one Hessian-vector product.
-The approximation alone will not do: in directions that the solver never took it is far too small.
+Each of the three inverses is exact on the space of the directions that the linear solver took, in
+which H + Λ is diagonal already. What a vector holds beyond them meets the inner solver's own
+approximation of the inverse for the correction, and Λ⁻¹ for the two errors: the solve never went
+that way, and where the loss curves upward Λ⁻¹ is too large rather than too small. All of that
+takes no Hessian-vector product.
 """
 
 import equinox as eqx
@@ -34,9 +35,11 @@ class Certify(eqx.Module):
     Args:
         tolerance: the relative error of the meta-gradient, estimated for each source by itself,
             from which on the verdict is bad. Below 1 a gradient still points downhill.
-        every: estimate by every so-manieth query example instead of all, for a loss that is a
-            mean over the first axis of its batch. The estimate then has some noise of its own,
-            and costs that much less.
+        every: estimate by every so-manieth query example instead of all, for an outer loss that
+            is a mean or a sum over the first axis of its batch; 1 for a loss that is neither. The
+            estimate then has some noise of its own, and costs that much less. None leaves about
+            as many query examples as there are support examples, or all where the two batches do
+            not each have a common first axis.
         inverse_steps: steps of CG that stand in for (H + Λ)⁻¹, three times, after a linear solver
             that hands on no directions, or with damping; each costs a Hessian-vector product.
         reach: the longest Newton correction that is believed, as a share of the way from θ to
@@ -51,7 +54,7 @@ class Certify(eqx.Module):
     """
 
     tolerance: float = eqx.field(static=True)
-    every: int = eqx.field(static=True)
+    every: int | None = eqx.field(static=True)
     inverse_steps: int = eqx.field(static=True)
     share: float = eqx.field(static=True)
     reach: float = eqx.field(static=True)
@@ -59,7 +62,7 @@ class Certify(eqx.Module):
     def __init__(
         self,
         tolerance: float = 0.5,
-        every: int = 1,
+        every: int | None = None,
         inverse_steps: int = 5,
         share: float = 1.0,
         reach: float = 0.2,
@@ -70,7 +73,7 @@ class Certify(eqx.Module):
             raise InputError(f"Certify(share={share!r})", allowed="numbers above 0, at most 1")
         if not reach > 0:
             raise InputError(f"Certify(reach={reach!r})", allowed="numbers above 0")
-        check_counts("Certify", every=every, inverse_steps=inverse_steps)
+        check_counts("Certify", every=1 if every is None else every, inverse_steps=inverse_steps)
         self.tolerance, self.every, self.inverse_steps = tolerance, every, inverse_steps
         self.share, self.reach = share, reach
 
@@ -117,14 +120,14 @@ def estimate(
     Raises:
         InputError: if ``certify.every`` is above 1 and ``query`` has no common first axis.
     """
-    inverse = _inverse(certify, point, solution, approximate_inverse, damping)
+    correct, bound = _inverses(certify, point, solution, approximate_inverse, damping)
     size = trees.norm(gradient)
 
     def error(remainder: Params) -> Float[Array, ""]:
-        return trees.safe_divide(trees.norm(point.problem.pull(inverse(remainder))), size)
+        return trees.safe_divide(trees.norm(point.problem.pull(bound(remainder))), size)
 
     residual = point.problem.add_pull(point.loss_gradient, point.phi)
-    correction = inverse(residual)
+    correction = correct(residual)
     moved = trees.norm(trees.subtract(point.phi, point.problem.theta))
     # A solver that has hardly moved is no reason to believe that φ* is near.
     pulled = divide_by_strength(point.problem.strength, point.loss_gradient)
@@ -132,14 +135,17 @@ def estimate(
     length = trees.norm(correction)
     share = jnp.where(length > reach, trees.safe_divide(reach, length), 1.0)
     corrected = trees.axpy(-share, correction, point.phi)
-    outer, whole = jax.grad(loss), cotangent
-    if certify.every > 1:
-        query = _thin(query, certify.every)
-        cotangent = outer(point.phi, query)
-    changed = trees.subtract(outer(corrected, query), cotangent)
+
+    every = _every(certify, query, point.problem.support)
+    outer, judged, weight = jax.grad(loss), cotangent, 1.0
+    if every > 1:
+        weight = _weight(loss, point.phi, query, every)
+        query = _thin(query, every)
+        judged = outer(point.phi, query)
+    changed = trees.scale(weight, trees.subtract(outer(corrected, query), judged))
     bent = jax.jvp(point.problem.loss_gradient, (corrected,), (solution.value,))[1]
     # H·u at φ itself is what the solve left over of v.
-    left = trees.subtract(whole, solution.remainder)
+    left = trees.subtract(cotangent, solution.remainder)
     pulled = trees.axpy(damping, solution.value, point.problem.pull(solution.value))
     bent = trees.subtract(bent, trees.subtract(left, pulled))
     return Errors(error(trees.subtract(changed, bent)), error(solution.remainder))
@@ -165,46 +171,69 @@ def verdict(certify: Certify, errors: Errors, code: Int[Array, ""]) -> Int[Array
     return jnp.where(code == codes.OK, slack, code)
 
 
-def _inverse(
+def _inverses(
     certify: Certify,
     point: Linearised,
     solution: LinearSolution,
     approximate_inverse: Operator | None,
     damping: float,
-) -> Operator:
+) -> tuple[Operator, Operator]:
+    """Two stand-ins for (H + Λ)⁻¹: for the Newton correction, and for the errors."""
     strength, operator = point.problem.strength, point.operator()
-    near = approximate_inverse or (lambda v: divide_by_strength(strength, v))
-    directions = solution.directions
-    if directions is None or damping:
+
+    def bare(vector: Params) -> Params:
+        return divide_by_strength(strength, vector)
+
+    near = approximate_inverse or bare
+    directions, curved = solution.directions, solution.curved
+    if directions is None or curved is None or damping:
         solver = CG(certify.inverse_steps, rtol=0.0)
-        return lambda vector: solver.solve(operator, vector, near).value
 
-    def inverse(vector: Params) -> Params:
-        further = near(vector)
-        curved = operator(further)
-        overlap = trees.rows_times(directions, curved)
-        beyond = trees.subtract(further, trees.combine(overlap, directions))
-        whole = trees.dot(further, curved)
-        curvature = whole - overlap @ overlap
-        # What is left of a vector that the directions hold already is rounding.
-        new = curvature > 100 * jnp.finfo(whole.dtype).eps * jnp.abs(whole)
-        length = trees.dot(beyond, vector) / jnp.where(new, curvature, 1.0)
-        # Where H + Λ curves downward the inverse means little; the approximation is at least
-        # no zero.
-        length = jnp.where(new, length, jnp.where(curvature < 0, 1.0, 0.0))
-        inside = trees.combine(trees.rows_times(directions, vector), directions)
-        return trees.axpy(length, beyond, inside)
+        def solve(vector: Params) -> Params:
+            return solver.solve(operator, vector, near).value
 
-    return inverse
+        return solve, solve
+
+    def inverse(beyond: Operator) -> Operator:
+        def apply(vector: Params) -> Params:
+            along = trees.rows_times(directions, vector)
+            rest = trees.subtract(vector, trees.combine(along, curved))
+            return trees.add(trees.combine(along, directions), beyond(rest))
+
+        return apply
+
+    return inverse(near), inverse(bare)
+
+
+def _every(certify: Certify, query: PyTree[Array], support: PyTree[Array]) -> int:
+    lengths = _length(query), _length(support)
+    if certify.every is None:
+        return 1 if None in lengths else max(1, lengths[0] // max(1, lengths[1]))
+    if certify.every > 1 and lengths[0] is None:
+        raise InputError(
+            f"Certify(every={certify.every}) on a query batch whose leaves begin with the axes "
+            f"{sorted({jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(query)})}",
+            allowed="batches of arrays with one common first axis",
+            remedy="Set every to 1",
+        )
+    return certify.every
+
+
+def _length(batch: PyTree[Array]) -> int | None:
+    """The common first axis of a batch's leaves; None if they have none."""
+    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
+    return None if len(lengths) != 1 or lengths == {()} else lengths.pop()[0]
 
 
 def _thin(query: PyTree[Array], every: int) -> PyTree[Array]:
-    lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(query)}
-    if len(lengths) != 1 or lengths == {()}:
-        raise InputError(
-            f"Certify(every={every}) on a query batch whose leaves begin with the axes "
-            f"{sorted(lengths)}",
-            allowed="batches of arrays with one common first axis",
-            remedy="Leave every at 1",
-        )
     return jax.tree.map(lambda leaf: leaf[::every], query)
+
+
+def _weight(loss: Loss, phi: Params, query: PyTree[Array], every: int) -> Float[Array, ""]:
+    """What the loss of every so-manieth example must be multiplied by to stand for that of all."""
+    one = jax.tree.map(lambda leaf: leaf[:1], query)
+    two = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), one)
+    # An example counted twice leaves a mean as it is, and doubles a sum.
+    single, double = loss(phi, one), loss(phi, two)
+    doubles = jnp.abs(double - 2 * single) < jnp.abs(double - single)
+    return jnp.where(doubles, float(every), 1.0).astype(single.dtype)

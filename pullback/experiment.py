@@ -223,9 +223,10 @@ def make_algorithm(config: RunConfig, loss: Loss) -> MetaAlgorithm:
         options["damping"] = given.damping
         if given.strength_margin:
             options["raise_strength"] = Raise(given.strength_margin)
-        # Every loss here is a mean over examples, and two of a class are enough for an estimate;
-        # a quarter of the tasks keeps its cost low in training (docs/certificate.md).
-        options["certify"] = Certify(every=max(1, config.data.queries // 2), share=0.25)
+        # A quarter of the tasks is enough to know how a run fares, and costs little; a policy that
+        # acts on verdicts needs every one of them (docs/certificate.md).
+        watched = config.training.on_bad_verdict == "warn"
+        options["certify"] = Certify(share=0.25 if watched else 1.0)
     if given.fit is not None:
         options["fit"] = given.fit
     if given.learn_strength not in (None, "none"):

@@ -34,6 +34,7 @@ class LinearSolution(eqx.Module):
         code: a code of :mod:`pullback.codes`.
         directions: vectors p_i with p_i·A·p_j = 1 where i = j and 0 elsewhere, stacked leaf by
             leaf, zero rows among them; None from a solver that makes none.
+        curved: A·p_i, stacked likewise.
     """
 
     value: Params
@@ -44,6 +45,7 @@ class LinearSolution(eqx.Module):
     largest_curvature: Float[Array, ""]
     code: Int[Array, ""]
     directions: Params | None = None
+    curved: Params | None = None
 
 
 @runtime_checkable

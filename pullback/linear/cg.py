@@ -112,9 +112,11 @@ class CG(eqx.Module):
             failed = ~(curvature > 0)
             lowest = jnp.minimum(lowest, curvature / square)
             highest = jnp.maximum(highest, trees.safe_sqrt(trees.dot(a_p, a_p) / square))
-            unit_curved = trees.scale(jnp.where(failed, 0.0, jax.lax.rsqrt(curvature)), p)
+            shrink = jnp.where(failed, 0.0, jax.lax.rsqrt(curvature))
             directions = jax.tree.map(
-                lambda ring, row: ring.at[step % ring.shape[0]].set(row), directions, unit_curved
+                lambda ring, row: ring.at[step % ring.shape[0]].set(row),
+                directions,
+                (trees.scale(shrink, p), trees.scale(shrink, a_p)),
             )
             alpha = product / jnp.where(failed, 1.0, curvature)
             # Stop before a direction of negative curvature; at the very first one fall back on
@@ -130,9 +132,9 @@ class CG(eqx.Module):
 
         kept = min(self.steps, REMEMBERED)
         none = jax.tree.map(lambda leaf: jnp.zeros((kept, *leaf.shape), leaf.dtype), x)
-        unseen = (none, infinity, -infinity, jnp.asarray(False))
+        unseen = ((none, none), infinity, -infinity, jnp.asarray(False))
         first = (0, x, residual, preconditioned, product, *unseen)
-        step, x, residual, _, _, directions, lowest, highest, failed = jax.lax.while_loop(
+        step, x, residual, _, _, (directions, curved), lowest, highest, failed = jax.lax.while_loop(
             unfinished, iterate, first
         )
         looked = step > 0
@@ -157,6 +159,7 @@ class CG(eqx.Module):
             jnp.where(looked, highest, jnp.nan),
             code,
             directions,
+            curved,
         )
 
 
