@@ -34,9 +34,10 @@ def main():
     thinned = max(1, data.queries // 2)
     variants = {
         "without": None,
-        "whole query set": Certify(),
-        f"every {thinned}th query example": Certify(every=thinned),
-        "the same, a quarter of the tasks": Certify(every=thinned, share=0.25),
+        "Certify()": Certify(),
+        f"Certify(every={thinned})": Certify(every=thinned),
+        "Certify(every=1)": Certify(every=1),
+        "Certify(share=0.25)": Certify(share=0.25),
     }
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *tasks)
     keys = jax.random.split(jax.random.key(arguments.seed), len(tasks))

@@ -206,10 +206,10 @@ def _inverses(
 
 
 def _every(certify: Certify, query: PyTree[Array], support: PyTree[Array]) -> int:
-    lengths = _length(query), _length(support)
+    queries, supports = _length(query), _length(support)
     if certify.every is None:
-        return 1 if None in lengths else max(1, lengths[0] // max(1, lengths[1]))
-    if certify.every > 1 and lengths[0] is None:
+        return 1 if queries is None or not supports else max(1, queries // supports)
+    if certify.every > 1 and queries is None:
         raise InputError(
             f"Certify(every={certify.every}) on a query batch whose leaves begin with the axes "
             f"{sorted({jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(query)})}",
