@@ -119,7 +119,7 @@ def test_copies_of_the_query_set_change_nothing_whether_a_loss_is_a_sum_or_a_mea
         # Neighbours, so that every so-manieth example is one of each.
         query = (jnp.repeat(x + 0.3, copies, axis=0), jnp.repeat(-y, copies, axis=0))
         solver = GradientDescent(2, learning_rate=0.1)
-        algorithm = imaml(loss, strength=1.0, solver=solver, linear_solver=CG(20, rtol=0.0))
+        algorithm = imaml(loss, strength=1.0, solver=solver, linear_solver=CG(4, rtol=0.0))
         info = algorithm.meta_gradient(theta, Task((x, y), query), keys[0])[2]
         return float(info.inner_error)
 
