@@ -75,6 +75,7 @@ class ModelConfig:
     Args:
         width: channels of each layer of the convolutional network.
         normalisation: a name in ``NORMALISATIONS``.
+        groups: groups of channels that ``"group"`` normalises by.
         activation: a name in ``ACTIVATIONS``.
         logit_scale: factor on the logits.
         hidden: widths of the hidden layers of the sinusoid's network.
@@ -82,6 +83,7 @@ class ModelConfig:
 
     width: int | None = setting(whole(1))
     normalisation: str | None = setting(one_of("normalisation", models.NORMALISATIONS))
+    groups: int | None = setting(whole(1))
     activation: str = setting(one_of("activation", models.ACTIVATIONS))
     logit_scale: float | None = setting(POSITIVE)
     hidden: tuple[int, ...] | None = setting(WIDTHS)
@@ -241,6 +243,7 @@ def defaults(
             "test_classes": 100,
             "width": 64,
             "normalisation": "group",
+            "groups": 8,
             "logit_scale": 4.0,
         }
     else:

@@ -175,6 +175,7 @@ def assemble(config: RunConfig, split: ClassSplit | None, images: ImageSet | Non
             ways=_given(data.ways),
             width=_given(settings.width),
             normalisation=_given(settings.normalisation),
+            groups=_given(settings.groups),
             activation=settings.activation,
             logit_scale=_given(settings.logit_scale),
         )

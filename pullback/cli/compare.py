@@ -81,6 +81,7 @@ def compare(
     test_classes: o.TestClasses = None,
     width: o.Width = None,
     normalisation: o.Normalisation = None,
+    groups: o.Groups = None,
     activation: o.Activation = None,
     logit_scale: o.LogitScale = None,
     hidden: o.Hidden = None,

@@ -103,6 +103,15 @@ Normalisation = Annotated[
         "group",
     ),
 ]
+Groups = Annotated[
+    int | None,
+    _option(
+        "--groups",
+        "Groups of channels that each example is normalised by; 1 for all channels together.",
+        _MODEL,
+        "8",
+    ),
+]
 Activation = Annotated[
     str | None,
     _option("--activation", "silu, softplus, tanh, gelu or relu.", _MODEL, "silu"),

@@ -3,6 +3,7 @@ import tomllib
 import pytest
 
 from pullback import config as configs
+from pullback import experiment
 from pullback.algorithms import ALGORITHMS
 from pullback.errors import InputError
 from pullback.tasks import DATASETS
@@ -42,6 +43,13 @@ def test_defaults_follow_the_algorithm_and_the_data():
     assert resolve(name="maml").algorithm.linear_steps is None
 
 
+def test_the_groups_of_the_normalisation_reach_the_network():
+    config = resolve("glyphs", model={"width": 12, "groups": 3})
+    assert experiment.assemble(config, None, None).model.groups == 3
+    with pytest.raises(InputError, match="12 channels cannot be cut into 8 equal groups"):
+        experiment.assemble(resolve("glyphs", model={"width": 12}), None, None)
+
+
 def test_a_solver_without_a_step_size_takes_none():
     assert resolve(algorithm={"solver": "nesterov"}).algorithm.inner_learning_rate is None
     assert resolve(algorithm={"solver": "adam"}).algorithm.inner_momentum == 0.9
@@ -59,6 +67,7 @@ WRONG = [
     ("data", "distortion", 2.1, "Allowed: numbers from 0 to 2"),
     ("data", "dataset", 3, "dataset in [data] is 3"),
     ("model", "logit_scale", float("inf"), "Allowed: numbers above 0"),
+    ("model", "groups", 0, "Allowed: whole numbers from 1"),
     ("model", "normalisation", "grp", "Did you mean 'group'"),
     ("algorithm", "damping", -1.0, "Allowed: numbers from 0"),
     ("algorithm", "linear_solver", "minre", "Did you mean 'minres'"),
