@@ -16,6 +16,7 @@ from pullback.settings import (
     FROM_ZERO,
     POSITIVE,
     SHARE,
+    WHOLE_SHARE,
     WIDTHS,
     Kind,
     number,
@@ -28,7 +29,6 @@ from pullback.tasks.distortion import STRONGEST
 from pullback.tasks.splits import WAYS_TO_SPLIT
 
 DISTORTION = number(f"numbers from 0 to {STRONGEST}", lambda x: 0 <= x <= STRONGEST)
-WHOLE_SHARE = number("numbers from 0 to 1", lambda x: 0 <= x <= 1)
 FITS = ("all", "support")
 LEARN_STRENGTH = ("none", *algorithms.FORMS)
 Given = Mapping[str, Mapping[str, Any]]

@@ -67,6 +67,7 @@ def _widths(value: Any) -> tuple[int, ...]:
 POSITIVE = number("numbers above 0", lambda x: x > 0)
 FROM_ZERO = number("numbers from 0", lambda x: x >= 0)
 SHARE = number("0 ≤ number < 1", lambda x: 0 <= x < 1)
+WHOLE_SHARE = number("numbers from 0 to 1", lambda x: 0 <= x <= 1)
 FLAG = Kind("true or false", _flag)
 WIDTHS = Kind("a list of whole numbers from 1", _widths)
 FOLDER = Kind("a folder, or empty", _text)
