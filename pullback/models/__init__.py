@@ -1,9 +1,11 @@
 """Models as pure functions over pytrees, losses over them, and the door for foreign ones."""
 
-from pullback.models.conv4 import NORMALISATIONS, Conv4, patches
+from pullback.models.activations import ACTIVATIONS, find_activation
+from pullback.models.conv4 import NORMALISATIONS, Conv4
 from pullback.models.foreign import functional
 from pullback.models.losses import accuracy, cross_entropy, mean_squared_error
-from pullback.models.mlp import ACTIVATIONS, MLP
+from pullback.models.mlp import MLP
+from pullback.models.patches import convolve, patches
 
 __all__ = [
     "ACTIVATIONS",
@@ -11,7 +13,9 @@ __all__ = [
     "NORMALISATIONS",
     "Conv4",
     "accuracy",
+    "convolve",
     "cross_entropy",
+    "find_activation",
     "functional",
     "mean_squared_error",
     "patches",

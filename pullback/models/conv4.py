@@ -1,8 +1,4 @@
-"""The four-layer convolutional network of the few-shot literature, as matrix products.
-
-Under ``vmap`` or ``lax.map`` over tasks each task has weights of its own. On a CPU XLA turns such
-convolutions into grouped ones, ten times slower than the same arithmetic as patches × matrix.
-"""
+"""The four-layer convolutional network of the few-shot literature, as matrix products."""
 
 import equinox as eqx
 import jax
@@ -10,7 +6,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from pullback.errors import InputError, unknown_name
-from pullback.models.mlp import find_activation
+from pullback.models.activations import find_activation
+from pullback.models.patches import convolve
 from pullback.trees import Params
 
 NORMALISATIONS = {
@@ -29,7 +26,7 @@ class Conv4(eqx.Module):
         width: channels of each layer.
         normalisation: a name in :data:`NORMALISATIONS`.
         groups: groups of channels for ``"group"``.
-        activation: a name in :data:`~pullback.models.mlp.ACTIVATIONS`.
+        activation: a name in :data:`~pullback.models.activations.ACTIVATIONS`.
         logit_scale: factor on the logits; above 1 the inner problem learns faster from one pull.
         size: height and width of the images, in pixels.
 
@@ -61,7 +58,7 @@ class Conv4(eqx.Module):
         params, channels, side = {}, 1, self.size
         for i in range(4):
             fan_in = 9 * channels
-            weight = jax.random.normal(keys[i], (fan_in, self.width)) * (2.0 / fan_in) ** 0.5
+            weight = jax.random.normal(keys[i], (self.width, fan_in)) * (2.0 / fan_in) ** 0.5
             params[f"conv{i}"] = {
                 "weight": weight,
                 "scale": jnp.ones(self.width),
@@ -80,7 +77,7 @@ class Conv4(eqx.Module):
         activation = find_activation(self.activation)
         for i in range(4):
             layer = params[f"conv{i}"]
-            x = patches(x) @ layer["weight"]
+            x = convolve(x, layer["weight"])
             x = activation(self._normalise(x, layer["scale"], layer["bias"]))
         features = x.reshape(x.shape[0], -1)
         logits = features @ params["linear"]["weight"] + params["linear"]["bias"]
@@ -92,34 +89,19 @@ class Conv4(eqx.Module):
         batch, height, width, channels = x.shape
         groups = self.groups if self.normalisation == "group" else channels
         over = (1,) if self.normalisation == "group" else (0, 1)
-        # Sums and sums of squares in one pass, folded into one scale and one shift.
+        # Sums and sums of squares in one pass, folded into one scale and one shift. The barriers
+        # keep XLA from working out these few numbers again for every pixel, in this pass, in the
+        # derivative's and in the Hessian's.
         flat = x.reshape(batch, height * width, channels)
         numbers = height * width * (channels // groups) * (1 if len(over) == 1 else batch)
         members = (-1, groups, channels // groups)
-        total = jnp.sum(flat, axis=over).reshape(members).sum(-1)
-        squares = jnp.sum(flat * flat, axis=over).reshape(members).sum(-1)
-        mean = total / numbers
-        variance = jnp.maximum(squares / numbers - mean * mean, 0.0)
-        inverse = jax.lax.rsqrt(variance + 1e-5)
+        sums = jnp.sum(flat, axis=over), jnp.sum(flat * flat, axis=over)
+        total, squares = jax.lax.optimization_barrier(sums)
+        mean = total.reshape(members).sum(-1) / numbers
+        variance = squares.reshape(members).sum(-1) / numbers - mean * mean
+        inverse = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + 1e-5)
         spread = channels // groups
         factor = jnp.repeat(inverse, spread, axis=-1) * scale
         shift = bias - jnp.repeat(mean, spread, axis=-1) * factor
+        factor, shift = jax.lax.optimization_barrier((factor, shift))
         return x * factor[:, None, None, :] + shift[:, None, None, :]
-
-
-def patches(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 9*c"]:
-    """The 3×3 neighbourhoods at every second pixel, zero-padded, as rows of a matrix."""
-    # Without the barrier XLA computes what made x again for each of the nine views.
-    x = jax.lax.optimization_barrier(x)
-    _, height, width, _ = x.shape
-    rows, columns = (height + 1) // 2, (width + 1) // 2
-    # Padding as XLA's SAME: an even side needs one line at its end, an odd one a line at each.
-    before = (height % 2, width % 2)
-    after = (2 * rows + 1 - height - before[0], 2 * columns + 1 - width - before[1])
-    padded = jnp.pad(x, ((0, 0), (before[0], after[0]), (before[1], after[1]), (0, 0)))
-    views = [
-        padded[:, i : i + 2 * rows : 2, j : j + 2 * columns : 2, :]
-        for i in range(3)
-        for j in range(3)
-    ]
-    return jnp.concatenate(views, axis=-1)

@@ -1,35 +1,14 @@
 """A multi-layer perceptron with smooth activations."""
 
 import itertools
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from pullback.errors import unknown_name
+from pullback.models.activations import find_activation
 from pullback.trees import Params
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "silu": jax.nn.silu,
-    "softplus": lambda x: jax.nn.softplus(10.0 * x) / 10.0,
-    "tanh": jnp.tanh,
-    "gelu": jax.nn.gelu,
-    "relu": jax.nn.relu,
-}
-"""Activations by name. All but ``relu`` are smooth, and so have an inner optimum to converge to."""
-
-
-def find_activation(name: str) -> Callable[[Array], Array]:
-    """An activation by name.
-
-    Raises:
-        InputError: for an unknown name, with the nearest one.
-    """
-    if name not in ACTIVATIONS:
-        raise unknown_name("activation", name, ACTIVATIONS)
-    return ACTIVATIONS[name]
 
 
 class MLP(eqx.Module):
@@ -39,7 +18,7 @@ class MLP(eqx.Module):
         inputs: number of input features.
         outputs: number of outputs.
         hidden: widths of the hidden layers; Finn et al. (2017) use (40, 40) for the sinusoid.
-        activation: a name in :data:`ACTIVATIONS`.
+        activation: a name in :data:`~pullback.models.activations.ACTIVATIONS`.
     """
 
     inputs: int = eqx.field(static=True, default=1)

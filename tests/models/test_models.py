@@ -14,33 +14,32 @@ from pullback.models import (
     NORMALISATIONS,
     Conv4,
     accuracy,
+    convolve,
     cross_entropy,
+    find_activation,
     functional,
     mean_squared_error,
-    patches,
 )
 
 pytestmark = pytest.mark.usefixtures("x64")
 
 
 @pytest.mark.parametrize(("height", "width"), [(6, 6), (7, 7), (1, 1), (2, 5)])
-def test_patches_times_a_matrix_is_a_strided_convolution(height, width, rng):
-    x = rng.normal(size=(2, height, width, 3))
-    weight = rng.normal(size=(27, 4))
-
-    def as_matrix(x, weight):
-        return patches(x) @ weight
+@pytest.mark.parametrize("channels", [1, 5])
+def test_convolve_is_a_strided_convolution(height, width, channels, rng):
+    x = rng.normal(size=(2, height, width, channels))
+    weight = rng.normal(size=(4, 9 * channels))
 
     def as_convolution(x, weight):
         return jax.lax.conv_general_dilated(
             x,
-            weight.reshape(3, 3, 3, 4),
+            weight.T.reshape(3, 3, channels, 4),
             (2, 2),
             "SAME",
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
         )
 
-    out, pull = jax.vjp(as_matrix, x, weight)
+    out, pull = jax.vjp(convolve, x, weight)
     wanted, wanted_pull = jax.vjp(as_convolution, x, weight)
     np.testing.assert_allclose(out, wanted, rtol=1e-10, atol=1e-12)
     cotangent = rng.normal(size=wanted.shape)
@@ -87,6 +86,31 @@ def test_folded_normalisation_is_the_plain_formula(normalisation, rng):
     mean, variance = (f(grouped, axis=axes, keepdims=True) for f in (np.mean, np.var))
     plain = ((grouped - mean) / np.sqrt(variance + 1e-5)).reshape(x.shape) * scale + bias
     np.testing.assert_allclose(model._normalise(x, scale, bias), plain, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", [n for n in ACTIVATIONS if n != "relu"])
+def test_an_activation_has_the_derivatives_of_its_formula(name):
+    plain, ours = ACTIVATIONS[name], find_activation(name)
+    for x in (-3.0, -0.2, 0.0, 1.7):
+        for _ in range(3):
+            np.testing.assert_allclose(ours(x), plain(x), rtol=1e-9, atol=1e-12)
+            plain, ours = jax.grad(plain), jax.grad(ours)
+        plain, ours = ACTIVATIONS[name], find_activation(name)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+def test_products_with_the_hessian_are_differences_of_the_gradient(normalisation, rng):
+    model, params = conv4(normalisation, rng)
+    loss = cross_entropy(model.apply)
+    batch = rng.normal(size=(4, 9, 9, 1)), np.arange(4) % 3
+    direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
+    gradient = jax.jit(lambda p: jax.grad(loss)(p, batch))
+    product = jax.jit(lambda p, d: jax.jvp(gradient, (p,), (d,))[1])(params, direction)
+    step = 1e-6
+    ahead = gradient(jax.tree.map(lambda p, d: p + step * d, params, direction))
+    behind = gradient(jax.tree.map(lambda p, d: p - step * d, params, direction))
+    for p, a, b in zip(*map(jax.tree.leaves, (product, ahead, behind)), strict=True):
+        np.testing.assert_allclose(p, (a - b) / (2 * step), rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize("normalisation", NORMALISATIONS)
