@@ -10,6 +10,7 @@ from pullback.cli.adapt import adapt
 from pullback.cli.compare import compare
 from pullback.cli.evaluate import evaluate
 from pullback.cli.info import info
+from pullback.cli.programs import keep_programs
 from pullback.cli.study import study
 from pullback.cli.train import train
 
@@ -78,4 +79,5 @@ def main(argv: list[str] | None = None) -> None:
         SystemExit: always; 0 when all went well, 2 for input that cannot be used, 1 for a
             computation or a disk that failed, 130 after Ctrl-C.
     """
+    keep_programs()
     app(args=sys.argv[1:] if argv is None else argv, prog_name="pullback")

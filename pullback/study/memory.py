@@ -6,24 +6,16 @@ results. It is a property of the program, the same on every run, and nothing has
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass
-from typing import ClassVar
 
-import equinox as eqx
 import jax
-from jaxtyping import PRNGKeyArray
 
-from pullback import trees
 from pullback.algorithms import MetaAlgorithm, fomaml, imaml, maml
-from pullback.errors import check_counts, check_positive
 from pullback.linear import CG
 from pullback.models import MLP, mean_squared_error
-from pullback.problem import InnerProblem
-from pullback.solvers import GradientDescent, Solution
+from pullback.solvers import GradientDescent
 from pullback.study.parts import Result, Tick, keys_of
 from pullback.tasks import Sinusoid
-from pullback.trees import Params
 
 MEASURE = "temporary memory planned by XLA: compiled.memory_analysis().temp_size_in_bytes"
 
@@ -58,45 +50,6 @@ FULL = Settings()
 QUICK = Settings(hidden=(20,), inner_steps=(1, 64))
 
 
-class CheckpointedDescent(eqx.Module):
-    """Gradient descent that keeps only about √T of its T steps for differentiation.
-
-    The steps are taken in blocks; of each block only its first point is kept, and the rest is
-    computed again on the way back.
-
-    Args:
-        steps: number of steps T.
-        learning_rate: step size.
-
-    Raises:
-        InputError: if a setting is out of range.
-    """
-
-    differentiable: ClassVar[bool] = True
-    steps: int = eqx.field(static=True)
-    learning_rate: float
-
-    def __init__(self, steps: int, learning_rate: float):
-        check_counts("CheckpointedDescent", steps=steps)
-        check_positive("CheckpointedDescent", learning_rate=learning_rate)
-        self.steps, self.learning_rate = steps, learning_rate
-
-    def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
-        """Minimise ``problem``, starting from ``theta``."""
-
-        def step(phi: Params, _: None) -> tuple[Params, None]:
-            return trees.axpy(-self.learning_rate, problem.gradient(phi), phi), None
-
-        @jax.checkpoint
-        def block(phi: Params, _: None) -> tuple[Params, None]:
-            return jax.lax.scan(step, phi, length=length)
-
-        divisors = (n for n in range(1, math.isqrt(self.steps) + 1) if self.steps % n == 0)
-        length = max(divisors)
-        phi, _ = jax.lax.scan(block, theta, length=self.steps // length)
-        return Solution(phi)
-
-
 def measure(settings: Settings, seed: int, tick: Tick) -> Result:
     """The temporary memory of each algorithm's meta-gradient, in bytes.
 
@@ -115,15 +68,13 @@ def measure(settings: Settings, seed: int, tick: Tick) -> Result:
     task = Sinusoid(settings.shots, settings.queries).sample(draw)
 
     def algorithm(name: str, steps: int) -> MetaAlgorithm:
-        plain, strength = GradientDescent(steps, 0.01), settings.strength
+        strength, checkpoint = settings.strength, name == "maml, checkpointed"
+        solver = GradientDescent(steps, 0.01, checkpoint=checkpoint)
         if name == "imaml":
             linear = CG(settings.linear_steps, rtol=0.0)
-            return imaml(loss, strength=strength, solver=plain, linear_solver=linear)
-        if name == "fomaml":
-            return fomaml(loss, strength=strength, solver=plain)
-        checkpointed = name == "maml, checkpointed"
-        solver = CheckpointedDescent(steps, 0.01) if checkpointed else plain
-        return maml(loss, strength=strength, solver=solver)
+            return imaml(loss, strength=strength, solver=solver, linear_solver=linear)
+        make = fomaml if name == "fomaml" else maml
+        return make(loss, strength=strength, solver=solver)
 
     curves, done = [], 0
     for name in ("imaml", "maml", "maml, checkpointed", "fomaml"):
