@@ -55,7 +55,7 @@ AXES = (
         "ways",
         "ways",
         (2, 5, 10, 20),
-        "proportional: support and query examples, and what is done to each",
+        "proportional: support and query examples both, but for work on the parameters alone",
     ),
     Axis("shots", "shots", (1, 2, 5, 10), "a + b·n: all but the outer gradient is on the support"),
     Axis("queries", "queries", (1, 2, 5, 10, 15), "a + b·n: the outer gradient alone, and little"),
@@ -63,7 +63,7 @@ AXES = (
         "parameters",
         "width",
         (16, 32, 64, 128),
-        "proportional: nearly all weights are those of products between channels",
+        "products are proportional; normalisation and activations grow with the root",
     ),
     Axis("inner steps", "inner_steps", (4, 8, 16, 32, 64), "a + b·n: a gradient each"),
     Axis("CG steps", "linear_steps", (1, 2, 5, 10, 16), "a + b·n: a Hessian-vector product each"),
@@ -265,9 +265,8 @@ def main():
     (arguments.out / "growth.md").write_text(text + "\n", encoding="utf-8")
     record = {"about": about, "shares": shares, "axes": lines, "versions": runs.versions()}
     runs.write_json(arguments.out / "growth.json", record)
-    plots.save(
-        draw(lines, f"Time of a meta-step about one point:\n{about}"), arguments.out / "growth.png"
-    )
+    figure = draw(lines, f"Time of a meta-step about one point:\n{about}")
+    plots.save(figure, arguments.out / "growth.png")
     print(f"\n{text}")
 
 

@@ -28,8 +28,8 @@ class GradientDescent(eqx.Module):
         learning_rate: step size.
         momentum: share of the last step that is repeated, in [0, 1).
         checkpoint: for MAML: keep only about 2√T steps at a time instead of all T, and compute
-            the others again on the way back. The gradient is the same, and takes about a third
-            longer. Changes nothing for algorithms that do not differentiate through the steps.
+            the others again on the way back, at most a third more computation for the same
+            gradient. Changes nothing where no one differentiates through the steps.
 
     Raises:
         InputError: if a setting is out of range.

@@ -16,6 +16,8 @@ MODEL = MLP(1, 1, hidden=(4,))
 TASK = Sinusoid(5, 5).sample(jax.random.key(1))
 KEY = jax.random.key(2)
 
+pytestmark = pytest.mark.usefixtures("tiny")
+
 
 def program(solver, model=MODEL):
     theta = model.init(jax.random.key(0))
