@@ -46,6 +46,7 @@ class DataConfig:
         shots: support examples per class; support points for the sinusoid.
         queries: query examples per class; query points for the sinusoid.
         rotations: whether meta-training counts a class turned by quarters as four classes.
+        mirrors: whether meta-training counts a class's mirror image as a class of its own.
         distortion: how strongly meta-training distorts each image; 0 for not at all.
         kindred: share of meta-training tasks whose classes are all of one alphabet.
         split_by: how classes are dealt: alphabet, character or official.
@@ -60,6 +61,7 @@ class DataConfig:
     shots: int = setting(whole(1))
     queries: int = setting(whole(1))
     rotations: bool | None = setting(FLAG)
+    mirrors: bool | None = setting(FLAG)
     distortion: float | None = setting(DISTORTION)
     kindred: float | None = setting(WHOLE_SHARE)
     split_by: str | None = setting(one_of("way to split", WAYS_TO_SPLIT))
@@ -235,6 +237,7 @@ def defaults(
         table |= {
             "ways": 5,
             "rotations": dataset == "omniglot",
+            "mirrors": False,
             "distortion": 0.0,
             "kindred": 0.0,
             "split_by": "alphabet",

@@ -83,6 +83,7 @@ class Experiment:
             self.images.select(self.split.classes(part)),
             self.config,
             rotations=bool(data.rotations) and training,
+            mirrors=bool(data.mirrors) and training,
             distortion=_given(data.distortion) if training else 0.0,
             kindred=_given(data.kindred) if training else 0.0,
             called=f"the {part} classes",
@@ -241,6 +242,7 @@ def episodes_of(
     config: RunConfig,
     *,
     rotations: bool = False,
+    mirrors: bool = False,
     distortion: float = 0.0,
     kindred: float = 0.0,
     called: str,
@@ -258,6 +260,7 @@ def episodes_of(
             shots=data.shots,
             queries=data.queries,
             rotations=rotations,
+            mirrors=mirrors,
             distortion=distortion,
             kindred=kindred,
         )

@@ -73,6 +73,7 @@ def compare(
     shots: o.Shots = None,
     queries: o.Queries = None,
     rotations: o.Rotations = None,
+    mirrors: o.Mirrors = None,
     distortion: o.Distortion = None,
     kindred: o.Kindred = None,
     split_by: o.SplitBy = None,

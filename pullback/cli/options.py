@@ -51,6 +51,15 @@ Rotations = Annotated[
         "only for omniglot",
     ),
 ]
+Mirrors = Annotated[
+    bool | None,
+    _option(
+        "--mirrors/--no-mirrors",
+        "In meta-training, count the mirror image of a class as a class of its own.",
+        _DATA,
+        "no",
+    ),
+]
 Distortion = Annotated[
     float | None,
     _option(

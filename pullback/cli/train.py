@@ -46,6 +46,7 @@ def train(
     shots: o.Shots = None,
     queries: o.Queries = None,
     rotations: o.Rotations = None,
+    mirrors: o.Mirrors = None,
     distortion: o.Distortion = None,
     kindred: o.Kindred = None,
     split_by: o.SplitBy = None,

@@ -32,6 +32,7 @@ class Episodes(eqx.Module):
         shots: support examples per class.
         queries: query examples per class.
         rotations: whether each class turned by 0°, 90°, 180° and 270° makes four classes.
+        mirrors: whether each class and its mirror image make two classes.
         distortion: how strongly each image is distorted; 0 for not at all.
         groups: the number of each class's alphabet.
         kindred: the share of tasks whose classes are all of one alphabet.
@@ -42,6 +43,7 @@ class Episodes(eqx.Module):
     shots: int = eqx.field(static=True)
     queries: int = eqx.field(static=True)
     rotations: bool = eqx.field(static=True, default=False)
+    mirrors: bool = eqx.field(static=True, default=False)
     distortion: float = eqx.field(static=True, default=0.0)
     groups: Int32[Array, " classes"] | None = None
     kindred: float = eqx.field(static=True, default=0.0)
@@ -67,8 +69,12 @@ class Episodes(eqx.Module):
         chosen = jax.vmap(lambda k: _distinct(k, examples, per_class))(keys)
 
         images = self.images[(drawn % classes)[:, None], chosen]
+        views = drawn // classes
         if self.rotations:
-            images = _turned(images, drawn // classes)
+            images = _turned(images, views % _TURNS)
+        if self.mirrors:
+            mirrored = views >= _views(self.rotations, mirrors=False)
+            images = jnp.where(mirrored[:, None, None, None], images[..., ::-1], images)
         if self.distortion:
             flat = images.reshape(-1, *images.shape[2:])
             distorted = distort(flat, jax.random.fold_in(key, _DISTORT), self.distortion)
@@ -76,15 +82,15 @@ class Episodes(eqx.Module):
         return Task(support=_batch(images[:, : self.shots]), query=_batch(images[:, self.shots :]))
 
     def _draw_classes(self, key: PRNGKeyArray) -> Int32[Array, " ways"]:
-        turns = _TURNS if self.rotations else 1
-        luck = jax.random.uniform(key, (len(self.images) * turns,))
+        views = _views(self.rotations, self.mirrors)
+        luck = jax.random.uniform(key, (len(self.images) * views,))
         if self.kindred and self.groups is not None:
             # The alphabet of a class drawn at random, so that every class is as likely as ever.
             first_key, share_key = jax.random.split(jax.random.fold_in(key, _KINDRED))
             first = jax.random.choice(first_key, self.groups)
             chosen = jax.random.uniform(share_key) < self.kindred
             # An alphabet of too few classes gives all it has.
-            others = jnp.tile(self.groups != first, turns)
+            others = jnp.tile(self.groups != first, views)
             luck = luck - (chosen & others)
         return _highest(luck, self.ways)
 
@@ -96,6 +102,7 @@ def episodes(
     shots: int,
     queries: int,
     rotations: bool = False,
+    mirrors: bool = False,
     distortion: float = 0.0,
     kindred: float = 0.0,
 ) -> Episodes:
@@ -108,6 +115,8 @@ def episodes(
         queries: query examples per class.
         rotations: count each class turned by 0°, 90°, 180° and 270° as four classes. For
             meta-training only: in a test it would change what is measured.
+        mirrors: count the mirror image of each class, turned or not, as a class too. For
+            meta-training only, too.
         distortion: turn, stretch, shear and shift each image at random, this strongly
             (:func:`pullback.tasks.distortion.distort`); 0 for not at all. For meta-training
             only, too.
@@ -129,12 +138,13 @@ def episodes(
     if not 0 <= kindred <= 1:
         raise InputError(f"kindred is {kindred!r}", allowed="numbers from 0 to 1")
     classes, examples, height, width = np.shape(image_set.images)
-    available = classes * (_TURNS if rotations else 1)
-    turned = " with rotations" if rotations else ""
+    available = classes * _views(rotations, mirrors)
+    kinds = [k for k, on in (("rotations", rotations), ("mirrors", mirrors)) if on]
+    with_views = f" with {' and '.join(kinds)}" if kinds else ""
     if ways > available:
         raise InputError(
             f"{ways} ways were asked for, but {image_set.name!r} has {available} "
-            f"classes{turned} to draw from",
+            f"classes{with_views} to draw from",
             allowed=f"1 to {available} ways",
             remedy="Ask for fewer ways or give more classes",
         )
@@ -157,10 +167,16 @@ def episodes(
         shots,
         queries,
         rotations,
+        mirrors,
         distortion,
         jnp.asarray(numbers),
         kindred,
     )
+
+
+def _views(rotations: bool, mirrors: bool) -> int:
+    """How many classes one class of drawings makes."""
+    return (_TURNS if rotations else 1) * (2 if mirrors else 1)
 
 
 def _distinct(key: PRNGKeyArray, count: int, draws: int) -> Int32[Array, " draws"]:

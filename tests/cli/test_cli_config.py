@@ -63,6 +63,7 @@ WRONG = [
     ("data", "ways", 1, "ways in [data] is 1. Allowed: whole numbers from 2"),
     ("data", "ways", True, "ways in [data] is True"),
     ("data", "rotations", 1, "Allowed: true or false"),
+    ("data", "mirrors", "yes", "Allowed: true or false"),
     ("data", "kindred", -0.1, "Allowed: numbers from 0 to 1"),
     ("data", "distortion", 2.1, "Allowed: numbers from 0 to 2"),
     ("data", "dataset", 3, "dataset in [data] is 3"),

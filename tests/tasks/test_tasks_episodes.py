@@ -74,6 +74,30 @@ def test_rotated_images_are_numpys_rot90():
         assert np.array_equal(np.rint(image[..., 0] * 255), expected)
 
 
+@pytest.mark.parametrize("rotations", [False, True])
+def test_a_class_its_turns_and_their_mirror_images_are_classes_of_their_own(rotations):
+    images = IMAGES.images.copy()
+    images[:, :, 0, 5] = 200
+    source = episodes(
+        dataclasses.replace(IMAGES, images=images),
+        ways=CLASSES * (8 if rotations else 2),
+        shots=1,
+        queries=1,
+        rotations=rotations,
+        mirrors=True,
+    )
+    task = source.sample(jax.random.key(1))
+    seen = set()
+    for image in np.rint(np.asarray(task.support[0])[..., 0] * 255).astype(np.uint8):
+        one, example = int(image[12, 12]), int(image[13, 13]) - 100
+        drawn = images[one, example]
+        views = [np.rot90(view, turn) for view in (drawn, drawn[:, ::-1]) for turn in range(4)]
+        (view,) = [i for i, expected in enumerate(views) if np.array_equal(image, expected)]
+        seen.add((one, view))
+    expected = range(8) if rotations else (0, 4)
+    assert seen == {(one, view) for one in range(CLASSES) for view in expected}
+
+
 def test_all_classes_and_examples_can_be_drawn():
     source = episodes(IMAGES, ways=CLASSES, shots=EXAMPLES - 1, queries=1)
     classes, _, _ = read(source.sample(jax.random.key(0)).query[0])
@@ -162,6 +186,10 @@ def test_is_a_task_distribution():
     [
         ({"ways": 31}, r"31 ways.*30 classes.*1 to 30"),
         ({"ways": 121, "rotations": True}, r"121 ways.*120 classes with rotations"),
+        (
+            {"ways": 241, "rotations": True, "mirrors": True},
+            "240 classes with rotations and mirrors",
+        ),
         ({"shots": 5, "queries": 4}, r"5 shots and 4 queries need 9.*at most 8"),
         ({"ways": 0}, "ways is 0"),
         ({"shots": -1}, "shots is -1"),
