@@ -127,6 +127,8 @@ def evaluate(
 
 @functools.partial(jax.jit, static_argnames=("algorithm", "metric", "strategy", "mesh"))
 def _evaluate_block(theta, tasks, key, numbers, *, algorithm, metric, strategy, mesh):
+    # So that it is traced once only; see ``training``.
+    @jax.jit
     def one_task(shared, number):
         theta, tasks, key = shared
         episode_key, solver_key = jax.random.split(jax.random.fold_in(key, number))

@@ -244,6 +244,8 @@ def _run_block(
 ):
     """Up to ``size`` meta-steps; stops before the update where the policy says so."""
 
+    # Compiled as if it were not there; its trace, the most of a start, is remembered.
+    @jax.jit
     def one_task(shared, task_key):
         theta, tasks = shared
         episode_key, solver_key = jax.random.split(task_key)
