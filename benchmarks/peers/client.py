@@ -46,9 +46,10 @@ class Client:
         threads: threads of arithmetic, and cores that it is held to while it is timed.
         devices: host devices of JAX.
         longest: seconds after which an answer is no longer waited for.
+        extra: more variables of the process.
     """
 
-    def __init__(self, module, threads=1, devices=1, longest=LONGEST):
+    def __init__(self, module, threads=1, devices=1, longest=LONGEST, extra=None):
         self.module, self.longest = module, longest
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
@@ -56,7 +57,7 @@ class Client:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,
-            env=environment(threads, devices),
+            env=environment(threads, devices) | (extra or {}),
             text=True,
             bufsize=1,
         )

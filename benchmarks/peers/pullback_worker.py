@@ -4,7 +4,7 @@ import functools
 
 import jax
 
-from benchmarks.peers import layout
+from benchmarks.peers import layout, parts
 from pullback import scaling
 from pullback.algorithms import imaml, maml
 from pullback.certificate import Certify
@@ -66,3 +66,8 @@ def prepare(problem, setting):
 
 def _run(program, theta, tasks):
     return jax.block_until_ready(program(theta, tasks))
+
+
+def special(run):
+    """Seconds of one run by group of operations."""
+    return {"groups": parts.measure(run)}

@@ -37,7 +37,8 @@ def adapt(names, setting):
 
     @custom_root(torch.func.grad(objective, argnums=0), argnums=1, solve=linear)
     def solve(phi, theta, x, y):
-        phi = tuple(p.detach().requires_grad_() for p in phi)
+        # Its updates are made in place.
+        phi = tuple(p.detach().clone().requires_grad_() for p in phi)
         theta = tuple(t.detach() for t in theta)
         optimizer = torchopt.sgd(lr=setting.learning_rate, momentum=setting.momentum)
         state = optimizer.init(phi)
