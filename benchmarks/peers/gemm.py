@@ -31,29 +31,25 @@ def multiply(form, a, b):
     return jax.lax.dot_general(a, b, (((a_side,), (b_side,)), ((), ())))
 
 
-def operands(product, form, generator, count=1):
-    """Random ones, as the form wants them to lie, and places for the results."""
+def operands(product, form, generator):
+    """Random ones, as the form wants them to lie, and a place for the result."""
     a = generator.standard_normal((product.m, product.k), np.float32)
     b = generator.standard_normal((product.k, product.n), np.float32)
     out = np.zeros((product.n, product.m) if form[2] else (product.m, product.n), np.float32)
     a, b = (a.T if form[0] else a), (b.T if form[1] else b)
-    return np.ascontiguousarray(a), np.ascontiguousarray(b), (out,) * count
+    return np.ascontiguousarray(a), np.ascontiguousarray(b), out
 
 
-def repeat(work, times):
-    """Do a list of (form, count) products over and over, on operands that no one can foresee."""
+def repeat(forms, times):
+    """Do a list of products over and over, on operands that no one can foresee."""
 
     def body(_, held):
-        made = []
-        for (form, count), (a, b, outs) in zip(work, held, strict=True):
-            new = []
-            for _ in range(count):
-                # Every result passes through a barrier with the operands, and out of the loop: no
-                # product can be left out, shared or done once for all.
-                a, b, out = jax.lax.optimization_barrier((a, b, multiply(form, a, b)))
-                new.append(out)
-            made.append((a, b, tuple(new)))
-        return tuple(made)
+        # Every result passes through a barrier with its operands, and out of the loop: no product
+        # can be left out, shared or done once for all.
+        return tuple(
+            jax.lax.optimization_barrier((a, b, multiply(form, a, b)))
+            for form, (a, b, _) in zip(forms, held, strict=True)
+        )
 
     return functools.partial(jax.lax.fori_loop, 0, times, body)
 
@@ -77,8 +73,8 @@ def fastest(product):
 
 
 def _timed(product, form, times, held):
-    _, _, outs = repeat(((form, 1),), times)((held[FORMS.index(form)],))[0]
-    return outs[0][0, 0]
+    _, _, out = repeat((form,), times)((held[FORMS.index(form)],))[0]
+    return out[0, 0]
 
 
 def prepare(problem, setting):
@@ -87,12 +83,12 @@ def prepare(problem, setting):
     mesh = scaling.task_mesh(problem.tasks)
     # All tasks of a device in one loop, so that the operands are laid out once.
     share = problem.tasks // mesh.size
-    works = [tuple((found[p][1], n) for p, n in stage.products.items()) for stage in stages]
+    forms = [tuple(found[p][1] for p in stage.products.elements()) for stage in stages]
 
     def on_device(given, item):
-        for stage, work, held in zip(stages, works, given, strict=True):
-            made = repeat(work, share * stage.times)(held)
-            item = item + sum(out[0, 0] for _, _, outs in made for out in outs)
+        for stage, some, held in zip(stages, forms, given, strict=True):
+            made = repeat(some, share * stage.times)(held)
+            item = item + sum(out[0, 0] for _, _, out in made)
         return item, item
 
     @jax.jit
@@ -100,8 +96,9 @@ def prepare(problem, setting):
         return scaling.over_tasks(on_device, given, items, "map", mesh)
 
     generator = np.random.default_rng(1)
+    # Twice the same product has operands of its own each time, or XLA would do it once.
     given = [
-        tuple(operands(p, found[p][1], generator, n) for p, n in stage.products.items())
+        tuple(operands(p, found[p][1], generator) for p in stage.products.elements())
         for stage in stages
     ]
     given = scaling.replicate(given, mesh)

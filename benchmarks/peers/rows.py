@@ -85,3 +85,6 @@ MAML = (
     Row("learn2learn", "learn2learn", "learn2learn_maml", package="learn2learn"),
     Row("pullback", "pullback", "pullback_worker", package="jax", spread=True, peer=False),
 )
+
+QUICK = ("torch.func", "optimistix, products", "pullback", "higher", "learn2learn")
+"""What ``--quick`` runs beside the first rows: what compiles fast."""
