@@ -85,7 +85,9 @@ def versions():
 
 def about(cores):
     """One line on the machine and the versions."""
-    names = [n for n in ABOUT.read_text().splitlines() if "model name" in n] if ABOUT.exists() else []
+    names = (
+        [n for n in ABOUT.read_text().splitlines() if "model name" in n] if ABOUT.exists() else []
+    )
     chip = names[0].partition(":")[2].strip() if names else "an unknown processor"
     used = ", ".join(f"{name} {v}" for name, v in versions().items() if name not in ("platform",))
     return f"{chip}, {cores} cores; {time.strftime('%Y-%m-%d')}. {used}."

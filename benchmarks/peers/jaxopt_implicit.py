@@ -34,4 +34,3 @@ def prepare(problem, setting):
         return jax.grad(outer)(theta)
 
     return jax_net.prepare(one_task, problem, setting)
-

@@ -74,7 +74,9 @@ def groups(text):
         match = re.match(r"\s+(?:ROOT )?%?([\w.\-]+) = ", line)
         if match:
             called = re.search(r"calls=%?([\w.\-]+)", line)
-            found[match[1]] = _group(line, bodies.get(called[1], "") if called else "", files, frames)
+            found[match[1]] = _group(
+                line, bodies.get(called[1], "") if called else "", files, frames
+            )
     return found
 
 

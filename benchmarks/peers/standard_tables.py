@@ -45,9 +45,7 @@ class Given:
 
     def table(self, some, path, settings, threads):
         arguments = self.arguments
-        return Table(
-            some, path, settings, threads, self.report, self.missing, arguments.longest
-        )
+        return Table(some, path, settings, threads, self.report, self.missing, arguments.longest)
 
 
 def standard_problem():
