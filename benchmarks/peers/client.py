@@ -51,7 +51,7 @@ class Client:
 
     def __init__(self, module, threads=1, devices=1, longest=LONGEST, extra=None):
         self.module, self.longest = module, longest
-        self.log = tempfile.TemporaryFile("w+")
+        self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.peers.worker", module, str(threads)],
             stdin=subprocess.PIPE,

@@ -14,17 +14,13 @@ import json
 import sys
 from pathlib import Path
 
-from pullback import scaling
-
-scaling.use_host_devices()
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peers import layout
 from benchmarks.peers.problem import Problem
-from pullback import implicit, trees
+from pullback import implicit, scaling, trees
 from pullback.models import Conv4, cross_entropy
 from pullback.problem import Proximal
 from pullback.solvers import LBFGS
@@ -78,7 +74,7 @@ def descent(proximal, theta, task, exact, rate, momentum):
         velocity = trees.axpy(momentum, velocity, problem.gradient(phi))
         return (trees.axpy(-rate, velocity, phi), velocity), None
 
-    point, reached, errors = (theta, trees.zeros_like(theta)), 0, []
+    point = theta, trees.zeros_like(theta)
     lengths = np.diff((0, *LOOKS))
 
     def until(point, length):
@@ -126,6 +122,8 @@ def main():
     parser.add_argument("trained", type=Path)
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
+    # Here, since the backend has not started yet, and who imports this has an own environment.
+    scaling.use_host_devices()
     about = json.loads(arguments.trained.read_text())
     problem = Problem.load(arguments.trained.with_suffix(".choice.npz"))
     with np.load(arguments.trained.with_suffix(".choice-exact.npz")) as file:

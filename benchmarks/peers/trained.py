@@ -12,10 +12,6 @@ import json
 import sys
 from pathlib import Path
 
-from pullback import scaling
-
-scaling.use_host_devices()
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -23,6 +19,7 @@ import numpy as np
 import pullback
 from benchmarks.peers import layout
 from benchmarks.peers.problem import Problem
+from pullback import scaling
 from pullback.linear import CG
 from pullback.models import Conv4, cross_entropy
 from pullback.solvers import LBFGS
@@ -126,6 +123,8 @@ def main():
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--data-dir", type=Path)
     arguments = parser.parse_args()
+    # Here, since the backend has not started yet, and who imports this has an own environment.
+    scaling.use_host_devices()
     make(arguments.file, arguments.steps, arguments.data_dir)
 
 

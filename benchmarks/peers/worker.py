@@ -76,9 +76,9 @@ def _allowed():
 def _pin(cores):
     """Hold every thread of this process to some cores; a no-op where the system has no way."""
     if cores:
-        for thread in os.listdir("/proc/self/task"):
+        for thread in Path("/proc/self/task").iterdir():
             try:
-                os.sched_setaffinity(int(thread), cores)
+                os.sched_setaffinity(int(thread.name), cores)
             except OSError:
                 continue
 
