@@ -1,10 +1,11 @@
-# Two commands: `make demo` and `make test`. Nothing but Python >= 3.11 and make is needed.
+# `make demo`, `make test`, `make bench`. Nothing but Python >= 3.11 and make is needed.
 PYTHON ?= python3
 VENV ?= .venv
+BENCH ?= .venv-bench
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test install check format clean
+.PHONY: demo test bench install check format clean
 
 demo: install
 	$(BIN)/pullback compare --config examples/demo.toml --out demo
@@ -13,6 +14,10 @@ demo: install
 
 test: $(VENV)/.tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# More options: make bench OPTIONS="--quick --data-dir DIR"
+bench: $(BENCH)/.peers
+	$(BENCH)/bin/python -m benchmarks.peers $(OPTIONS)
 
 install: $(VENV)/.package
 
@@ -27,7 +32,7 @@ format: $(VENV)/.tests
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) $(BENCH) demo
 
 $(VENV)/.package: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pullback needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
@@ -37,4 +42,10 @@ $(VENV)/.package: pyproject.toml constraints.txt
 
 $(VENV)/.tests: $(VENV)/.package
 	$(PIP) --editable '.[test]'
+	@touch $@
+
+$(BENCH)/.peers: benchmarks/peers/requirements.txt pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	$(BENCH)/bin/python -m benchmarks.peers.install
 	@touch $@
