@@ -32,10 +32,6 @@ class StorageError(PullbackError, OSError):
     """The disk refused a write; what stood there before is still whole."""
 
 
-class PeerError(PullbackError, ConnectionError):
-    """Another process of the same training was lost, and this one cannot go on without it."""
-
-
 class NumericalError(PullbackError, ArithmeticError):
     """A computation left the finite numbers, with the step and the task where it did."""
 

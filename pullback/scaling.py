@@ -38,6 +38,7 @@ AXIS = "tasks"
 
 
 FLAG = "xla_force_host_platform_device_count"
+MOST_HOST_DEVICES = 256
 
 
 def use_host_devices(count: int | None = None) -> int:
@@ -52,10 +53,10 @@ def use_host_devices(count: int | None = None) -> int:
         The number asked for.
 
     Raises:
-        InputError: if the number is not positive.
+        InputError: if the number is not positive, or beyond all reason.
     """
-    if count is not None and count < 1:
-        raise InputError(f"{count} devices were asked for", allowed="whole numbers from 1")
+    if count is not None and not 1 <= count <= MOST_HOST_DEVICES:
+        raise InputError(f"{count} devices were asked for", allowed=f"1 to {MOST_HOST_DEVICES}")
     flags = os.environ.get("XLA_FLAGS", "").split()
     others = [flag for flag in flags if FLAG not in flag]
     if count is not None or others == flags:
