@@ -277,32 +277,31 @@ def _run_block(
         finite = jnp.isfinite(value) & trees.all_finite(gradient)
         code = jnp.where(finite, info.code, codes.NOT_FINITE)
         info = eqx.tree_at(lambda i: i.code, info, code)
-        if policy != "skip":
-            return gradient, (value, info)
-        used = code == codes.OK
-        gradient = trees.where(used, gradient, trees.zeros_like(gradient))
-        return (gradient, used.astype(jnp.float32)), (value, info)
+        used = code == codes.OK if policy == "skip" else jnp.asarray(True)
+        if policy == "skip":
+            gradient = trees.where(used, gradient, trees.zeros_like(gradient))
+        # What decides whether to go on travels with the gradient: one message, not two.
+        counts = jnp.stack([used, _stops(code, policy)]).astype(jnp.float32)
+        return (gradient, counts), (value, info)
 
     def one_step(state):
         step_key = jax.random.fold_in(key, state.step)
         task_keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(jnp.arange(tasks_per_step))
-        total, (values, infos) = scaling.over_tasks(
+        (total, counts), (values, infos) = scaling.over_tasks(
             one_task, (state.theta, tasks), task_keys, strategy, mesh
         )
-        share, total_used = 1.0 / tasks_per_step, tasks_per_step
-        if policy == "skip":
-            total, total_used = total
-            share = 1.0 / jnp.maximum(total_used, 1.0)
+        used, stopping = counts
+        share = 1.0 / jnp.maximum(used, 1.0) if policy == "skip" else 1.0 / tasks_per_step
         gradient = trees.scale(share, total)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.theta)
         theta = optax.apply_updates(state.theta, updates)
         # Without a single task left there is no step, not even one of the optimiser's momentum.
         if policy == "skip":
             theta, optimizer_state = trees.where(
-                total_used > 0, (theta, optimizer_state), (state.theta, state.optimizer_state)
+                used > 0, (theta, optimizer_state), (state.theta, state.optimizer_state)
             )
         new = TrainState(state.step + 1, theta, optimizer_state)
-        return new, (values, infos, trees.norm(gradient))
+        return new, (values, infos, trees.norm(gradient)), stopping == 0
 
     shapes = jax.eval_shape(one_step, state)[1]
     record = jax.tree.map(lambda x: jnp.zeros((BLOCK, *x.shape), x.dtype), shapes)
@@ -313,9 +312,8 @@ def _run_block(
 
     def advance(carry):
         state, record, i, _ = carry
-        new, row = one_step(state)
+        new, row, going = one_step(state)
         record = jax.tree.map(lambda r, x: r.at[i].set(x), record, row)
-        going = ~jnp.any(_stops(row[1].code, policy))
         return trees.where(going, new, state), record, i + 1, going
 
     state, record, i, _ = jax.lax.while_loop(
