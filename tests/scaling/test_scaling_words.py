@@ -1,6 +1,11 @@
-import pytest
+import re
+import subprocess
+from pathlib import Path
 
-from pullback.cli import launch, supervisor
+import pytest
+import typer
+
+from pullback.cli import app, launch, supervisor
 from pullback.config import resolve
 from pullback.errors import InputError
 from pullback.processes import PATIENCE, Place, exchange, find_place, from_first, together
@@ -122,3 +127,20 @@ def test_data_may_lie_elsewhere_on_every_host():
         images = {"dataset": "omniglot", "data_dir": f"disk{number}"}
         each["settings"] = resolve({"data": images}).to_dict()
     launch.check_cards(cards)
+
+
+def test_the_examples_give_options_that_exist():
+    root = Path(__file__).parents[2]
+    options = typer.main.get_command(app).commands["train"].params
+    known = {flag for option in options for flag in option.opts}
+    for name in ("examples/slurm.sh", "examples/kubernetes.yaml"):
+        text = re.sub(r"(?m)^\s*#.*$|srun --\S+", "", (root / name).read_text())
+        used = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", text)) - {"--"}
+        assert used
+        assert used <= known
+        assert f"(../{name})" in (root / "docs/scale.md").read_text()
+
+
+def test_the_slurm_script_is_bash():
+    script = Path(__file__).parents[2] / "examples/slurm.sh"
+    subprocess.run(["bash", "-n", script], check=True)
