@@ -169,10 +169,11 @@ def check_devices(tasks: int, devices: int | None) -> None:
     count_devices(devices)
     number = processes.count()
     if tasks % (devices * number):
-        several = f" in each of {number} processes" if number > 1 else ""
+        what = f"{devices} device{'s' * (devices > 1)}"
+        what += f" in each of {number} processes" if number > 1 else ""
         fitting = [n for n in range(1, tasks + 1) if tasks % (n * number) == 0]
         raise InputError(
-            f"{devices} devices{several} cannot share {tasks} tasks a step evenly",
+            f"{what} cannot share {tasks} tasks a step evenly",
             allowed=", ".join(map(str, fitting)) or None,
             remedy=f"Or let --tasks-per-step be a multiple of {devices * number}",
         )

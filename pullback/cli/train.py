@@ -221,9 +221,13 @@ def _build_alike(settings: Any, split: Any, devices: int | None, minutes: float 
         scaling.check_devices(settings.training.tasks_per_step, devices)
         scaling.task_mesh(settings.training.tasks_per_step, devices)
         built = experiments.build(settings, split)
+        if processes.count() == 1:
+            return {}
         return launch.card(built, devices, minutes)
 
-    launch.check_cards(processes.together(build))
+    cards = processes.together(build)
+    if len(cards) > 1:
+        launch.check_cards(cards)
     return built
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scaling_helpers import LIMIT
+from scaling_helpers import LIMIT, TINY, end, start
 
 from pullback import scaling
 from pullback.errors import InputError
+from pullback.runs import Run
 
 FOUR_DEVICES = """
 import json
@@ -76,3 +77,17 @@ def test_the_number_of_host_devices_is_set_for_the_user(monkeypatch):
     for count in (0, scaling.MOST_HOST_DEVICES + 1):
         with pytest.raises(InputError, match=f"1 to {scaling.MOST_HOST_DEVICES}"):
             scaling.use_host_devices(count)
+
+
+def test_a_measured_strategy_is_written_into_the_run(tmp_path):
+    run = tmp_path / "run"
+    command = ("train", *TINY, "--strategy", "measure", "--devices", 2, "--out", run)
+    _, stderr = end(start(*command))
+    strategy = Run.open(run).config.training.strategy
+    assert f"Strategy {strategy}; a meta-step by map" in stderr
+    # 400 steps of this size take less time than compiling one of the others.
+    assert strategy == "map"
+    assert "would cost more than it can gain" in stderr
+    # It goes on as it began, with any number of devices that share the tasks.
+    _, stderr = end(start("train", "--resume", run, "--devices", 3), code=2)
+    assert "3 devices cannot share 4 tasks a step evenly. Allowed: 1, 2, 4." in stderr

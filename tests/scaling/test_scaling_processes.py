@@ -114,7 +114,7 @@ def test_tasks_that_processes_cannot_share_are_refused_before_compute(tmp_path):
     odd[odd.index("--tasks-per-step") + 1] = 3
     for process in pair("train", *odd, "--out", tmp_path / "run"):
         _, stderr = end(process, code=2)
-        assert "1 devices in each of 2 processes cannot share 3 tasks a step evenly" in stderr
+        assert "1 device in each of 2 processes cannot share 3 tasks a step evenly" in stderr
     assert not (tmp_path / "run").exists()
 
 
