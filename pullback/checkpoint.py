@@ -58,7 +58,7 @@ def save(
     metrics = None if score is None or not math.isfinite(score) else {"score": float(score)}
     tree = {"state": _arrays(state), "seed": np.asarray(seed, np.int64)}
     try:
-        with _manager(folder, higher_is_better=higher_is_better, create=True) as manager:
+        with _manager(folder, higher_is_better=higher_is_better) as manager:
             if step in manager.all_steps():
                 return step
             manager.save(step, args=_args().StandardSave(tree), metrics=metrics, force=True)
@@ -94,7 +94,7 @@ def restore(
         with _quiet():
             import orbax.checkpoint as ocp
 
-            with ocp.StandardCheckpointer() as reader:
+            with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as reader:
                 tree = reader.restore(_item(folder, step).resolve())
         leaves = jax.tree.leaves_with_path(like)
         stored = dict(tree["state"])
@@ -194,8 +194,15 @@ def _args() -> Any:
     return ocp.args
 
 
+def _alone() -> Any:
+    """Where several processes train together, process 0 reads and writes without the others."""
+    from orbax.checkpoint import options
+
+    return options.MultiprocessingOptions(primary_host=0, active_processes={0})
+
+
 @contextlib.contextmanager
-def _manager(folder: Path, *, higher_is_better: bool, create: bool) -> Iterator[Any]:
+def _manager(folder: Path, *, higher_is_better: bool) -> Iterator[Any]:
     with _quiet():
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as policies
@@ -206,8 +213,10 @@ def _manager(folder: Path, *, higher_is_better: bool, create: bool) -> Iterator[
             n=1,
             keep_checkpoints_without_metrics=False,
         )
+        folder.mkdir(parents=True, exist_ok=True)
         options = ocp.CheckpointManagerOptions(
-            create=create,
+            create=False,
+            multiprocessing_options=_alone(),
             enable_async_checkpointing=False,
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(KEPT), best]),
             best_fn=lambda metrics: metrics["score"],

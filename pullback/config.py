@@ -23,6 +23,7 @@ from pullback.settings import (
     one_of,
     read,
     setting,
+    text,
     whole,
 )
 from pullback.tasks.distortion import STRONGEST
@@ -30,6 +31,7 @@ from pullback.tasks.splits import WAYS_TO_SPLIT
 
 DISTORTION = number(f"numbers from 0 to {STRONGEST}", lambda x: 0 <= x <= STRONGEST)
 FITS = ("all", "support")
+STRATEGY = Kind(", ".join(scaling.STRATEGIES), lambda name: scaling.check_strategy(text(name)))
 LEARN_STRENGTH = ("none", *algorithms.FORMS)
 Given = Mapping[str, Mapping[str, Any]]
 """Settings by section and name, as a TOML file has them; those left out take their defaults."""
@@ -155,7 +157,7 @@ class TrainingConfig:
     validate_every: int = setting(whole(1))
     validation_tasks: int = setting(whole(2))
     on_bad_verdict: str = setting(one_of("policy", codes.POLICIES))
-    strategy: str = setting(one_of("strategy", scaling.STRATEGIES))
+    strategy: str = setting(STRATEGY)
 
 
 SECTIONS: dict[str, type] = {

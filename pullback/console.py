@@ -107,6 +107,19 @@ class Reporter:
             yield watch
 
 
+class Silent(Reporter):
+    """For a process that leaves the word to another one: errors alone are shown."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+
+    def warn(self, text: str) -> None:
+        """Left to the other process."""
+
+    def result(self, record: Mapping[str, Any], *shown: Any) -> None:
+        """Left to the other process."""
+
+
 class _Watch:
     """Turns the events of a training into a moving bar, or into a line a validation."""
 

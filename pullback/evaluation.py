@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from pullback import codes, scaling
+from pullback import codes, processes, scaling
 from pullback.algorithms.base import MetaAlgorithm, Theta
 from pullback.errors import InputError
 from pullback.tasks.base import TaskDistribution
@@ -88,7 +88,7 @@ def evaluate(
         block: tasks per dispatch.
         on_block: called with the number of tasks done after each dispatch.
         strategy: a name in :data:`pullback.scaling.STRATEGIES`.
-        devices: the most devices to spread tasks over; all if None.
+        devices: the most devices of each process to spread tasks over; all if None.
 
     Returns:
         The scores, residuals and codes of all tasks.
@@ -98,7 +98,7 @@ def evaluate(
     """
     if count < 1:
         raise InputError(f"evaluate(count={count!r})", allowed="whole numbers from 1")
-    most = scaling.count_devices(devices)
+    most = scaling.count_devices(devices) * processes.count()
     # Every block has the same size, so that one program serves all; what exceeds is dropped.
     block = min(block, -(-count // most) * most)
     block = max(1, block // most) * most
@@ -139,4 +139,4 @@ def _evaluate_block(theta, tasks, key, numbers, *, algorithm, metric, strategy, 
         return (), (score, report.inner_residual, code)
 
     _, stacked = scaling.over_tasks(one_task, (theta, tasks, key), numbers, strategy, mesh)
-    return stacked
+    return scaling.gathered(stacked, mesh)

@@ -293,6 +293,7 @@ def evaluate_theta(
     count: int,
     seed: int,
     on_block: Callable[[int], None] | None = None,
+    devices: int | None = None,
 ) -> Evaluation:
     """Adapt an initialisation to new tasks exactly as in training, and score it.
 
@@ -303,6 +304,7 @@ def evaluate_theta(
         count: number of tasks.
         seed: the same seed gives the same tasks.
         on_block: called with the number of tasks done.
+        devices: the most devices of each process to use; all if None.
 
     Returns:
         The scores.
@@ -316,4 +318,5 @@ def evaluate_theta(
         count=count,
         on_block=on_block,
         strategy=experiment.config.training.strategy,
+        devices=devices,
     )

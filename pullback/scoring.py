@@ -46,6 +46,7 @@ def evaluate_run(
     baseline: bool = False,
     built: Experiment | None = None,
     on_block: Callable[[int], None] | None = None,
+    devices: int | None = None,
 ) -> Score:
     """Evaluate a checkpoint of a run, with the inner problem and solver it was trained with.
 
@@ -62,6 +63,7 @@ def evaluate_run(
         baseline: score the initialisation before training in place of a checkpoint.
         built: the run's experiment, if it is built already.
         on_block: called with the number of tasks done, and with 0 before the first.
+        devices: the most devices to use; all if None.
 
     Returns:
         The scores; their record is stored in the run.
@@ -88,7 +90,7 @@ def evaluate_run(
     if on_block is not None:
         on_block(0)
     scores = experiment.evaluate_theta(
-        built, theta, source, count=tasks, seed=seed, on_block=on_block
+        built, theta, source, count=tasks, seed=seed, on_block=on_block, devices=devices
     )
     record = describe(built, scores) | {"part": part, "checkpoint": which, "step": step}
     record |= {"seed": seed, "data_dir": data_dir, "records": scores.records()}

@@ -1,7 +1,5 @@
 """Training a run: in one sitting or several, watched, validated, saved and drawn."""
 
-import dataclasses
-import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,15 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from pullback import checkpoint, codes, evaluation, plots, training, trees
+from pullback import checkpoint, codes, evaluation, plots, processes, training, trees
 from pullback.errors import NumericalError
 from pullback.experiment import (
     TRAIN,
     VALIDATE,
-    WARM_UP,
     Experiment,
-    assemble,
-    evaluate_theta,
     summarise,
 )
 from pullback.runs import Run
@@ -66,8 +61,12 @@ def train_run(
     resume: bool = False,
     on_event: OnEvent = lambda event: None,
     should_stop: Callable[[], bool] = lambda: False,
+    devices: int | None = None,
 ) -> Outcome:
     """Train a run to its last step, with validations, checkpoints and a plot.
+
+    Where several processes train together, each calls this with the same experiment; process 0
+    alone reads and writes the run's folder, and any of them can ask for the end.
 
     Args:
         run: the folder to write to.
@@ -75,6 +74,7 @@ def train_run(
         resume: go on from the last checkpoint.
         on_event: told whatever happens.
         should_stop: asked after each block of steps; True saves a checkpoint and ends early.
+        devices: the most devices of each process to spread tasks over; all if None.
 
     Returns:
         How it ended.
@@ -84,16 +84,16 @@ def train_run(
         NumericalError: when the loss or the gradient is not finite; the last good state is saved.
         StorageError: if the disk refuses a write.
     """
-    session = _Session(run, experiment, on_event, should_stop)
+    session = _Session(run, experiment, on_event, should_stop, devices)
     return session.resume() if resume else session.begin()
 
 
 class _Session:
     """One sitting of a training: what must be remembered between blocks."""
 
-    def __init__(self, run: Run, experiment: Experiment, on_event: OnEvent, should_stop):
-        self.run, self.experiment = run, experiment
-        self.on_event, self.should_stop = on_event, should_stop
+    def __init__(self, run: Run, experiment: Experiment, on_event: OnEvent, should_stop, devices):
+        self.run, self.experiment, self.devices = run, experiment, devices
+        self.on_event, self.wants_to_stop = on_event, should_stop
         self.settings = experiment.config.training
         self.key = jax.random.key(self.settings.seed)
         self.validation_tasks = experiment.tasks("validation")
@@ -111,21 +111,35 @@ class _Session:
         return self.go_on(state)
 
     def resume(self) -> Outcome:
-        if not checkpoint.steps(self.run.checkpoints) and not self.run.metrics():
+        found: dict[str, Any] | None = processes.from_first(self.find)
+        if found is None:
             # Interrupted before anything was saved: nothing is lost by a fresh start.
             return self.begin()
-        state = checkpoint.restore(self.run.checkpoints, self.experiment.fresh_state())
-        step = int(state.step)
-        self.run.rewind(step)
-        lines = self.run.metrics("step")
-        if lines:
-            self.seconds, self.compilation = lines[-1]["seconds"], lines[-1]["compilation"]
-        self.tell("start", step=step, steps=self.settings.steps)
-        if not any(line["step"] == step for line in self.run.metrics("validation")) and (
-            self.is_due(step)
-        ):
+        state = processes.share(self.last, self.experiment.fresh_state())
+        self.seconds, self.compilation = found["seconds"], found["compilation"]
+        self.tell("start", step=found["step"], steps=self.settings.steps)
+        if not found["validated"] and self.is_due(found["step"]):
             self.validate(state)
         return self.go_on(state)
+
+    def find(self) -> dict[str, Any] | None:
+        """What the folder knows of the sittings before this one; the state is kept in ``last``."""
+        if not checkpoint.steps(self.run.checkpoints) and not self.run.metrics():
+            return None
+        self.last = checkpoint.restore(self.run.checkpoints, self.experiment.fresh_state())
+        step = int(self.last.step)
+        self.run.rewind(step)
+        lines = self.run.metrics("step")
+        spent = lines[-1] if lines else {"seconds": 0.0, "compilation": 0.0}
+        validated = any(line["step"] == step for line in self.run.metrics("validation"))
+        return {name: spent[name] for name in ("seconds", "compilation")} | {
+            "step": step,
+            "validated": validated,
+        }
+
+    def should_stop(self) -> bool:
+        """Whether any process was asked to end early; all must ask together."""
+        return processes.agree(self.wants_to_stop())[0]
 
     def go_on(self, state: TrainState) -> Outcome:
         self.last = state
@@ -145,6 +159,7 @@ class _Session:
                     block_ends=self.settings.validate_every,
                     on_bad_verdict=self.settings.on_bad_verdict,
                     strategy=self.settings.strategy,
+                    devices=self.devices,
                 )
             except NumericalError as error:
                 raise self.failed(error) from error
@@ -199,7 +214,7 @@ class _Session:
             return named | _means(part) | timed | shared
 
         starts = range(0, count, self.interval)
-        self.run.append(*(line(i, min(i + self.interval, count)) for i in starts))
+        self.write(*(line(i, min(i + self.interval, count)) for i in starts))
         self.blocks, self.compiling = [], False
         self.tell("step", **line(0, count), steps=self.settings.steps)
 
@@ -220,6 +235,7 @@ class _Session:
             count=count,
             on_block=on_block,
             strategy=self.settings.strategy,
+            devices=self.devices,
         )
         record = {
             "kind": "validation",
@@ -234,7 +250,7 @@ class _Session:
             text = f"{scores.failed} validation tasks: {codes.message(codes.NOT_FINITE)}"
             self.tell("warning", step=step, code=codes.NOT_FINITE, message=text)
         self.save(state, record["mean"])
-        self.run.append(record)
+        self.write(record)
         self.tell("validation", **record, steps=self.settings.steps)
 
     def report_flags(self, step: int) -> None:
@@ -243,14 +259,20 @@ class _Session:
         flagged = {code: n for code, n in self.seen.items() if code != codes.OK}
         if flagged:
             counts = {str(code): n for code, n in flagged.items()}
-            self.run.append({"kind": "flags", "step": step, "tasks": total, "codes": counts})
+            self.write({"kind": "flags", "step": step, "tasks": total, "codes": counts})
         for code, count in flagged.items():
             sentence = codes.message(code, self.lowest)
             text = f"{count} of the last {total} training tasks: {sentence}"
             self.tell("warning", step=step, code=code, count=count, message=text)
         self.seen, self.lowest = {}, float("inf")
 
+    def write(self, *records: dict[str, Any]) -> None:
+        if processes.is_first():
+            self.run.append(*records)
+
     def save(self, state: TrainState, score: float | None = None) -> int:
+        if not processes.is_first():
+            return int(state.step)
         return checkpoint.save(
             self.run.checkpoints,
             state,
@@ -264,7 +286,7 @@ class _Session:
         step = self.save(self.last)
         if self.blocks:
             self.write_steps(step)
-        self.run.append({"kind": "failed", "step": step + 1, "message": str(error)})
+        self.write({"kind": "failed", "step": step + 1, "message": str(error)})
         return NumericalError(
             f"{error} The last good checkpoint, of step {step}, is kept in "
             f"{str(self.run.checkpoints)!r}. Start a new run with a smaller learning_rate or a "
@@ -272,7 +294,8 @@ class _Session:
         )
 
     def draw(self) -> None:
-
+        if not processes.is_first():
+            return
         plots.draw_run(self.run, self.experiment.score_name)
 
     def tell(self, event: str, **data: Any) -> None:
@@ -289,75 +312,3 @@ def _means(columns: dict[str, np.ndarray]) -> dict[str, float | int]:
         "largest_curvature": float(np.max(columns["largest_curvature"])),
         "flagged": int(np.sum(columns["flagged"])),
     }
-
-
-def measure_pace(experiment: Experiment, warm_up: float = 3.0) -> tuple[float, float]:
-    """How long a meta-step takes here, by a short warm-up that is thrown away.
-
-    Args:
-        experiment: what to measure.
-        warm_up: about how many seconds of meta-steps to measure.
-
-    Returns:
-        Seconds of a meta-step, and of its compilation.
-    """
-    settings = experiment.config.training
-    blocks: list[Block] = []
-
-    def on_block(state: TrainState, block: Block) -> bool:
-        blocks.append(block)
-        return sum(b.seconds for b in blocks[1:]) > warm_up
-
-    training.train(
-        experiment.algorithm,
-        experiment.params,
-        experiment.tasks("train"),
-        steps=1_000_000,
-        key=jax.random.fold_in(jax.random.key(settings.seed), WARM_UP),
-        tasks_per_step=settings.tasks_per_step,
-        optimizer=experiment.optimizer,
-        on_block=on_block,
-        strategy=settings.strategy,
-    )
-    steady = blocks[1:]
-    pace = sum(b.seconds for b in steady) / sum(map(len, steady))
-    return pace, blocks[0].seconds
-
-
-def measure_validation(experiment: Experiment) -> float:
-    """How many seconds a validation takes here, compilation left out."""
-    settings = experiment.config.training
-    validate = functools.partial(
-        evaluate_theta,
-        experiment,
-        experiment.fresh_state().theta,
-        experiment.tasks("validation"),
-        count=settings.validation_tasks,
-        seed=settings.seed,
-    )
-    validate()
-    began = time.perf_counter()
-    validate()
-    return time.perf_counter() - began
-
-
-def fill(experiment: Experiment, seconds: float, *, with_overhead: bool) -> Experiment:
-    """The same experiment with as many meta-steps as fill a time, by its measured pace.
-
-    Args:
-        experiment: any number of steps.
-        seconds: the time to fill.
-        with_overhead: whether compilation and validations count.
-
-    Returns:
-        The experiment with its number of steps set, and its learning rate falling over them.
-    """
-    pace, compilation = measure_pace(experiment, min(3.0, 0.1 * seconds))
-    if with_overhead:
-        validation = measure_validation(experiment)
-        seconds -= compilation + 2 * validation
-        pace += validation / experiment.config.training.validate_every
-    steps = max(1, round(seconds / pace))
-    settings = dataclasses.replace(experiment.config.training, steps=steps)
-    config = dataclasses.replace(experiment.config, training=settings)
-    return assemble(config, experiment.split, experiment.images)

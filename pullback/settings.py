@@ -45,7 +45,8 @@ def number(allowed: str, fits: Callable[[float], bool]) -> Kind:
     return Kind(allowed, read)
 
 
-def _text(value: Any) -> str:
+def text(value: Any) -> str:
+    """The same value, if it is a text."""
     if not isinstance(value, str):
         raise ValueError
     return value
@@ -70,14 +71,14 @@ SHARE = number("0 ≤ number < 1", lambda x: 0 <= x < 1)
 WHOLE_SHARE = number("numbers from 0 to 1", lambda x: 0 <= x <= 1)
 FLAG = Kind("true or false", _flag)
 WIDTHS = Kind("a list of whole numbers from 1", _widths)
-FOLDER = Kind("a folder, or empty", _text)
+FOLDER = Kind("a folder, or empty", text)
 
 
 def one_of(what: str, names: Any) -> Kind:
     """A name out of a collection; the wrong one is told the nearest."""
 
     def read(value: Any) -> str:
-        if _text(value) not in names:
+        if text(value) not in names:
             raise unknown_name(what, value, names)
         return value
 

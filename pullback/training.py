@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
-from pullback import codes, scaling, trees
+from pullback import codes, pacing, processes, scaling, trees
 from pullback.algorithms import Learned
 from pullback.algorithms.base import MetaAlgorithm, Theta
 from pullback.errors import InputError, NumericalError, unknown_name
@@ -156,6 +156,7 @@ def train(
     on_bad_verdict: str = "warn",
     strategy: str = "auto",
     devices: int | None = None,
+    on_choice: Callable[[pacing.Choice], None] | None = None,
 ) -> Result:
     """Meta-train: average the meta-gradient over tasks, take an optimiser step, repeat.
 
@@ -178,13 +179,15 @@ def train(
         block_seconds: about how long a block takes, in seconds.
         on_bad_verdict: a name in :data:`pullback.codes.POLICIES`.
         strategy: a name in :data:`pullback.scaling.STRATEGIES`.
-        devices: the most devices to spread tasks over; all if None.
+        devices: the most devices of each process to spread tasks over; all if None.
+        on_choice: told what was chosen where ``strategy`` is ``"measure"``.
 
     Returns:
         The final state and the metrics of every step.
 
     Raises:
-        InputError: for numbers that are not positive, an unknown policy or strategy.
+        InputError: for numbers that are not positive, an unknown policy or strategy, or more
+            processes than can share the tasks evenly.
         NumericalError: when a task's loss or gradient is NaN or infinite, or its verdict is bad
             and the policy is ``"raise"``; names the step and the task, and leaves the state
             passed to the last ``on_block`` as the last good one.
@@ -207,16 +210,27 @@ def train(
         optimizer=optimizer,
         tasks_per_step=tasks_per_step,
         policy=on_bad_verdict,
-        strategy=scaling.find_strategy(strategy),
         mesh=mesh,
     )
+    if strategy == "measure":
+        rivals = scaling.rivals(tasks_per_step // mesh.size)
+        measure = functools.partial(_time_strategy, run_block, (now, tasks, key))
+        choice = pacing.choose(rivals, measure, steps - int(now.step))
+        strategy = choice.strategy
+        if on_choice is not None:
+            on_choice(choice)
+    run_block = functools.partial(run_block, strategy=scaling.find_strategy(strategy))
     result, blocks, pace = Result(now), [], None
-    done = int(now.step)
+    done, stop = int(now.step), False
     while done < steps:
         until_end = block_ends - done % block_ends
         # The first block is one step long: it compiles, the second one sets the pace.
         wanted = 1 if pace is None else max(1, int(block_seconds / pace))
         size = min(wanted, until_end, steps - done, BLOCK)
+        # Time passes differently in every process, but all must run the same blocks.
+        stop, size = processes.agree(stop, size)
+        if stop:
+            break
         began = time.perf_counter()
         now, record, finished = run_block(now, tasks, key, jnp.asarray(size))
         finished = int(finished)
@@ -227,12 +241,23 @@ def train(
         blocks.append(block)
         done += finished
         result.state = now
-        if on_block is not None and on_block(now, block):
-            result.stopped = True
-            break
+        stop = on_block is not None and bool(on_block(now, block))
+    result.stopped = stop
     names = blocks[0].metrics if blocks else {}
     result.history = {n: np.concatenate([b.metrics[n] for b in blocks]) for n in names}
     return result
+
+
+def _time_strategy(run_block, start, strategy: str) -> pacing.Timing:
+    def seconds(size: int) -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(run_block(*start, jnp.asarray(size), strategy=strategy))
+        return time.perf_counter() - began
+
+    compilation, one = seconds(1), seconds(1)
+    # Long enough for the clock; all processes must run as many.
+    size = processes.agree(False, min(BLOCK, int(0.3 / one) + 1))[1]
+    return pacing.Timing(compilation, seconds(size) / size)
 
 
 @functools.partial(
@@ -254,32 +279,31 @@ def _run_block(
         finite = jnp.isfinite(value) & trees.all_finite(gradient)
         code = jnp.where(finite, info.code, codes.NOT_FINITE)
         info = eqx.tree_at(lambda i: i.code, info, code)
-        if policy != "skip":
-            return gradient, (value, info)
-        used = code == codes.OK
-        gradient = trees.where(used, gradient, trees.zeros_like(gradient))
-        return (gradient, used.astype(jnp.float32)), (value, info)
+        used = code == codes.OK if policy == "skip" else jnp.asarray(True)
+        if policy == "skip":
+            gradient = trees.where(used, gradient, trees.zeros_like(gradient))
+        # What decides whether to go on travels with the gradient: one message, not two.
+        counts = jnp.stack([used, _stops(code, policy)]).astype(jnp.float32)
+        return (gradient, counts), (value, info)
 
     def one_step(state):
         step_key = jax.random.fold_in(key, state.step)
         task_keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(jnp.arange(tasks_per_step))
-        total, (values, infos) = scaling.over_tasks(
+        (total, counts), (values, infos) = scaling.over_tasks(
             one_task, (state.theta, tasks), task_keys, strategy, mesh
         )
-        share, total_used = 1.0 / tasks_per_step, tasks_per_step
-        if policy == "skip":
-            total, total_used = total
-            share = 1.0 / jnp.maximum(total_used, 1.0)
+        used, stopping = counts
+        share = 1.0 / jnp.maximum(used, 1.0) if policy == "skip" else 1.0 / tasks_per_step
         gradient = trees.scale(share, total)
         updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.theta)
         theta = optax.apply_updates(state.theta, updates)
         # Without a single task left there is no step, not even one of the optimiser's momentum.
         if policy == "skip":
             theta, optimizer_state = trees.where(
-                total_used > 0, (theta, optimizer_state), (state.theta, state.optimizer_state)
+                used > 0, (theta, optimizer_state), (state.theta, state.optimizer_state)
             )
         new = TrainState(state.step + 1, theta, optimizer_state)
-        return new, (values, infos, trees.norm(gradient))
+        return new, (values, infos, trees.norm(gradient)), stopping == 0
 
     shapes = jax.eval_shape(one_step, state)[1]
     record = jax.tree.map(lambda x: jnp.zeros((BLOCK, *x.shape), x.dtype), shapes)
@@ -290,15 +314,14 @@ def _run_block(
 
     def advance(carry):
         state, record, i, _ = carry
-        new, row = one_step(state)
+        new, row, going = one_step(state)
         record = jax.tree.map(lambda r, x: r.at[i].set(x), record, row)
-        going = ~jnp.any(_stops(row[1].code, policy))
         return trees.where(going, new, state), record, i + 1, going
 
     state, record, i, _ = jax.lax.while_loop(
         unfinished, advance, (state, record, jnp.asarray(0), jnp.asarray(True))
     )
-    return state, record, i
+    return scaling.gathered((state, record, i), mesh)
 
 
 def _stops(code, policy: str):

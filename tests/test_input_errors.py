@@ -177,7 +177,7 @@ def test_parameters_that_gradients_cannot_reach_are_named(name, params, parts):
 def test_a_name_like_no_other_gets_the_list_and_no_hint():
     with pytest.raises(InputError) as caught:
         scaling.find_strategy("qqqq")
-    assert "auto, map, vmap" in str(caught.value)
+    assert "auto, chunked:N, map, measure, vmap" in str(caught.value)
     assert "mean" not in str(caught.value)
 
 

@@ -1,6 +1,7 @@
 """The program ``pullback``: its commands, and what becomes of an error."""
 
 import sys
+import traceback
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,9 @@ from pullback.cli.evaluate import evaluate
 from pullback.cli.info import info
 from pullback.cli.programs import keep_programs
 from pullback.cli.study import study
+from pullback.cli.supervisor import is_wanted, supervise
 from pullback.cli.train import train
+from pullback.cli.worker import begin, end, is_worker
 
 
 class _Group(TyperGroup):
@@ -77,7 +80,20 @@ def main(argv: list[str] | None = None) -> None:
 
     Raises:
         SystemExit: always; 0 when all went well, 2 for input that cannot be used, 1 for a
-            computation or a disk that failed, 130 after Ctrl-C.
+            computation or a disk that failed, 3 where another process of the same training was
+            lost, 130 after Ctrl-C.
     """
+    argv = sys.argv[1:] if argv is None else argv
     keep_programs()
-    app(args=sys.argv[1:] if argv is None else argv, prog_name="pullback")
+    if is_wanted(argv):
+        raise SystemExit(supervise(argv))
+    if not is_worker():
+        app(args=argv, prog_name="pullback")
+    begin()
+    try:
+        app(args=argv, prog_name="pullback")
+    except SystemExit as done:
+        end(done.code if isinstance(done.code, int) else int(done.code is not None))
+    except BaseException:
+        traceback.print_exc()
+        end(1)

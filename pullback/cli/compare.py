@@ -99,6 +99,7 @@ def compare(
     validation_tasks: o.ValidationTasks = None,
     on_bad_verdict: o.OnBadVerdict = None,
     strategy: o.Strategy = None,
+    devices: o.Devices = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -122,7 +123,7 @@ def compare(
     from pullback import console, scaling
     from pullback.errors import InputError
 
-    scaling.use_host_devices()
+    scaling.use_host_devices(devices)
     reporter = console.Reporter(quiet, json)
     stored = {} if config is None else dict(configs.read_toml(config))
     chosen = {
@@ -142,7 +143,13 @@ def compare(
         out = Path("runs") / f"compare-{next(iter(planned.values())).data.dataset}-{time}"
     with console.interruptible(reporter) as should_stop:
         found = comparing.compare(
-            planned, out, chosen, seed=seed or 0, observer=reporter, should_stop=should_stop
+            planned,
+            out,
+            chosen,
+            seed=seed or 0,
+            observer=reporter,
+            should_stop=should_stop,
+            devices=devices,
         )
     if not found.finished:
         record = {"out": str(out), "finished": False}

@@ -8,6 +8,7 @@ import typer
 
 _DATA, _MODEL, _ALGORITHM = "Data", "Model", "Algorithm"
 _TRAINING, _OUTPUT = "Training", "Output"
+_SCALE = "Devices and hosts"
 
 
 def _option(flag: str, text: str, panel: str, default: str | None = None, **more: Any) -> Any:
@@ -299,10 +300,46 @@ Strategy = Annotated[
     str | None,
     _option(
         "--strategy",
-        "How a device runs its tasks: auto, map (one after the other) or vmap (all at once).",
+        "How a device runs its tasks: auto, map (one after the other), vmap (all at once), "
+        "chunked:N (N at once) or measure (the fastest of these, timed at the start).",
         _TRAINING,
         "auto",
     ),
+]
+Devices = Annotated[
+    int | None,
+    _option(
+        "--devices",
+        "Devices to share the tasks of a step, in each process; on a CPU they are made.",
+        _SCALE,
+        "as many as fit; on a CPU one for each core",
+    ),
+]
+Hosts = Annotated[
+    bool,
+    _option(
+        "--hosts",
+        "Train together with the other processes of this SLURM, Kubernetes or MPI job.",
+        _SCALE,
+    ),
+]
+Coordinator = Annotated[
+    str | None,
+    _option(
+        "--coordinator",
+        "Without such a job: HOST:PORT of process 0, the same in every process.",
+        _SCALE,
+    ),
+]
+ProcessId = Annotated[
+    int | None, _option("--process-id", "With it: the number of this process, from 0.", _SCALE)
+]
+Processes = Annotated[
+    int | None, _option("--processes", "With it: how many processes there are.", _SCALE)
+]
+Patience = Annotated[
+    int | None,
+    _option("--patience", "Seconds to wait for the others at the start.", _SCALE, "120"),
 ]
 Config = Annotated[
     Path | None,

@@ -83,6 +83,12 @@ def train(
     validation_tasks: o.ValidationTasks = None,
     on_bad_verdict: o.OnBadVerdict = None,
     strategy: o.Strategy = None,
+    devices: o.Devices = None,
+    hosts: o.Hosts = False,
+    coordinator: o.Coordinator = None,
+    process_id: o.ProcessId = None,
+    processes: o.Processes = None,
+    patience: o.Patience = None,
     out: Out = None,
     quiet: o.Quiet = False,
     json: o.Json = False,
@@ -92,71 +98,142 @@ def train(
     For instance:  pullback train --dataset glyphs --ways 5 --shots 1 --out runs/first
     """
     given = o.given_settings(locals())
-    from pullback import console, scaling
+    from pullback import processes as peers
+    from pullback import scaling
+    from pullback.cli import launch, worker
+    from pullback.errors import InputError, NumericalError
 
-    scaling.use_host_devices()
-    reporter = console.Reporter(quiet, json)
-    if resume is not None:
-        run, experiment = _reopen(resume, given, config, out, minutes)
-    else:
-        run, experiment = _begin(given, config, out, minutes, reporter)
-    _run(run, experiment, reporter, resume=resume is not None)
+    place = peers.find_place(hosts, coordinator, process_id, processes, patience)
+    scaling.use_host_devices(devices)
+    with worker.awaiting_the_worst(peers.HEARTBEAT):
+        reporter = launch.meet(place, devices, quiet, json)
+        try:
+            aims = peers.together(lambda: None if resume is None else str(resume))
+            launch.check_aims(aims)
+            if resume is not None:
+                run, experiment = _reopen(resume, given, config, out, minutes, devices)
+            else:
+                run, experiment = _begin(given, config, out, minutes, devices, reporter)
+            worker.tell(run=str(run.folder))
+            code = _run(run, experiment, reporter, devices, resume=resume is not None)
+        except (InputError, NumericalError):
+            # Every process raises these, and none may end before the others have heard of it.
+            peers.leave()
+            raise
+        peers.leave()
+    raise typer.Exit(code)
 
 
-def _begin(given: dict, config: Path | None, out: Path | None, minutes: float | None, reporter):
+def _begin(
+    given: dict,
+    config: Path | None,
+    out: Path | None,
+    minutes: float | None,
+    devices: int | None,
+    reporter: Any,
+):
     from pullback import config as configs
-    from pullback import experiment as experiments
-    from pullback import sessions
-    from pullback.errors import InputError
-    from pullback.runs import Run, check_free
-
-    stored = configs.read_toml(config) if config is not None else {}
-    settings = configs.resolve(configs.merge(stored, given))
-    if out is None:
-        time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        out = Path("runs") / f"{settings.data.dataset}-{settings.algorithm.name}-{time}"
-    check_free(out)
-    if minutes is not None:
-        if "steps" in given.get("training", {}):
-            raise InputError("Both --steps and --minutes were given", allowed="one of them")
-        if not 0 < minutes < float("inf"):
-            raise InputError(f"minutes is {minutes}", allowed="numbers above 0")
-    built = experiments.build(settings)
-    if minutes is not None:
-        reporter.say("Measuring how long a meta-step takes here …")
-        built = sessions.fill(built, 60 * minutes, with_overhead=True)
-        reporter.say(f"{built.config.training.steps} meta-steps fit into {minutes:g} minutes.")
-    return Run.create(out, built.config, built.split), built
-
-
-def _reopen(folder: Path, given: dict, config: Path | None, out: Path | None, minutes):
-    from pullback import config as configs
-    from pullback import experiment as experiments
+    from pullback import processes, rehearsal, runs
     from pullback.errors import InputError
     from pullback.runs import Run
 
-    for flag, value in (("--out", out), ("--minutes", minutes)):
-        if value is not None:
+    stored, settings = {}, None
+
+    def read() -> str:
+        nonlocal stored, settings, out
+        stored = configs.read_toml(config) if config is not None else {}
+        settings = configs.resolve(configs.merge(stored, given))
+        if minutes is not None:
+            if "steps" in given.get("training", {}):
+                raise InputError("Both --steps and --minutes were given", allowed="one of them")
+            if not 0 < minutes < float("inf"):
+                raise InputError(f"minutes is {minutes}", allowed="numbers above 0")
+        if out is None:
+            time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+            out = Path("runs") / f"{settings.data.dataset}-{settings.algorithm.name}-{time}"
+        if processes.is_first():
+            runs.check_free(out)
+        return str(out)
+
+    folder = Path(processes.together(read)[0])
+    built = _build_alike(settings, None, devices, minutes)
+    built = rehearsal.prepare(
+        built,
+        None if minutes is None else 60 * minutes,
+        devices=devices,
+        say=lambda text: reporter.say(text[0].upper() + text[1:]),
+    )
+    processes.from_first(lambda: str(Run.create(folder, built.config, built.split).folder))
+    return Run(folder, built.config, built.split), built
+
+
+def _reopen(folder: Path, given: dict, config: Path | None, out: Path | None, minutes, devices):
+    from pullback import config as configs
+    from pullback import processes
+    from pullback.errors import InputError
+    from pullback.runs import Run
+    from pullback.tasks import ClassSplit
+
+    def check_flags() -> None:
+        for flag, value in (("--out", out), ("--minutes", minutes)):
+            if value is not None:
+                raise InputError(
+                    f"{flag} was given with --resume",
+                    remedy="A resumed run keeps its folder and steps",
+                )
+
+    def open_run() -> dict[str, Any]:
+        run = Run.open(folder)
+        split = None if run.split is None else run.split.to_dict()
+        return {"folder": str(folder), "settings": run.config.to_dict(), "split": split}
+
+    def check_settings() -> None:
+        stored = configs.read_toml(config) if config is not None else {}
+        layers = configs.merge(run.config.to_dict(), stored, given)
+        changed = configs.diff(run.config, configs.resolve(layers))
+        if changed:
+            name, before, after = changed[0]
+            why = " (the learning rate falls along a cosine over all steps)"
             raise InputError(
-                f"{flag} was given with --resume", remedy="A resumed run keeps its folder and steps"
+                f"{name} is {before!r} in the run, but {after!r} was asked for"
+                + (why if name == "training.steps" else ""),
+                remedy="Resume without it, or start a new run with --out",
             )
-    run = Run.open(folder)
-    stored = configs.read_toml(config) if config is not None else {}
-    layers = configs.merge(run.config.to_dict(), stored, given)
-    changed = configs.diff(run.config, configs.resolve(layers))
-    if changed:
-        name, before, after = changed[0]
-        why = " (the learning rate falls along a cosine over all steps)"
-        raise InputError(
-            f"{name} is {before!r} in the run, but {after!r} was asked for"
-            + (why if name == "training.steps" else ""),
-            remedy="Resume without it, or start a new run with --out",
-        )
-    return run, experiments.build(run.config, run.split)
+
+    processes.together(check_flags)
+    # The other processes need not see the folder.
+    found = processes.from_first(open_run)
+    split = None if found["split"] is None else ClassSplit.from_dict(found["split"])
+    run = Run(Path(found["folder"]), configs.resolve(found["settings"]), split)
+    processes.together(check_settings)
+    return run, _build_alike(run.config, split, devices)
 
 
-def _run(run: Any, experiment: Any, reporter: Any, *, resume: bool) -> None:
-    from pullback import console, wording
+def _build_alike(settings: Any, split: Any, devices: int | None, minutes: float | None = None):
+    """The experiment, once it is known that every process builds the same."""
+    from pullback import experiment as experiments
+    from pullback import processes, scaling
+    from pullback.cli import launch
+
+    built: Any = None
+
+    def build() -> dict[str, Any]:
+        nonlocal built
+        scaling.check_devices(settings.training.tasks_per_step, devices)
+        scaling.task_mesh(settings.training.tasks_per_step, devices)
+        built = experiments.build(settings, split)
+        if processes.count() == 1:
+            return {}
+        return launch.card(built, devices, minutes)
+
+    cards = processes.together(build)
+    if len(cards) > 1:
+        launch.check_cards(cards)
+    return built
+
+
+def _run(run: Any, experiment: Any, reporter: Any, devices: int | None, *, resume: bool) -> int:
+    from pullback import console, processes, wording
     from pullback.sessions import train_run
 
     steps, score = experiment.config.training.steps, experiment.score_name
@@ -164,7 +241,16 @@ def _run(run: Any, experiment: Any, reporter: Any, *, resume: bool) -> None:
         console.interruptible(reporter) as should_stop,
         reporter.training(score, steps) as watch,
     ):
-        outcome = train_run(run, experiment, resume=resume, on_event=watch, should_stop=should_stop)
+        outcome = train_run(
+            run,
+            experiment,
+            resume=resume,
+            on_event=watch,
+            should_stop=should_stop,
+            devices=devices,
+        )
+    if not processes.is_first():
+        return 130 if outcome.stopped else 0
     done = int(outcome.state.step)
     best = run.best_validation(higher_is_better=experiment.higher_is_better)
     record = {
@@ -181,7 +267,7 @@ def _run(run: Any, experiment: Any, reporter: Any, *, resume: bool) -> None:
             f"Stopped at step {done} of {steps}. Go on with: pullback train --resume {run.folder}"
         )
         reporter.result(record, text)
-        raise typer.Exit(130)
+        return 130
     number = wording.score_text(score, best.get("mean"), best.get("interval"))
     reporter.result(
         record,
@@ -189,3 +275,4 @@ def _run(run: Any, experiment: Any, reporter: Any, *, resume: bool) -> None:
         f"{number} at step {best.get('step')}.",
         f"Next: pullback evaluate {run.folder}",
     )
+    return 0

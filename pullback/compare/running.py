@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from pullback import (
     checkpoint,
     experiment,
     plots,
+    rehearsal,
     runs,
+    scaling,
     scoring,
     sessions,
 )
@@ -76,6 +79,7 @@ def compare(
     seed: int = 0,
     observer: Observer,
     should_stop: Callable[[], bool] = lambda: False,
+    devices: int | None = None,
 ) -> Comparison:
     """Train each algorithm, test each once, and write the table and the plots.
 
@@ -89,6 +93,7 @@ def compare(
         seed: of the test tasks.
         observer: shown what happens.
         should_stop: asked during training; True ends the comparison early.
+        devices: the most devices to spread tasks over; all if None.
 
     Returns:
         The table.
@@ -111,11 +116,13 @@ def compare(
         run = standing.get(name)
         built[name] = experiment.build(run.config if run else config, split, images)
         split = built[name].split
+        scaling.check_devices(built[name].config.training.tasks_per_step, devices)
     runs.write_json(out / MARK, {"algorithms": list(planned), "inner": choice.inner})
 
     for name in planned:
-        run, stopped = _train(
-            out / name, standing.get(name), built, name, choice.seconds_each, observer, should_stop
+        train = functools.partial(_train, observer=observer, should_stop=should_stop)
+        run, stopped = train(
+            out / name, standing.get(name), built, name, choice.seconds_each, devices=devices
         )
         standing[name] = run
         if stopped:
@@ -123,11 +130,14 @@ def compare(
 
     rows = []
     first = next(iter(planned))
+    score = functools.partial(
+        _score, tasks=choice.tasks, seed=seed, observer=observer, devices=devices
+    )
     if choice.baseline:
-        record = _score(standing[first], built[first], choice.tasks, seed, True, observer)
+        record = score(standing[first], built[first], baseline=True)
         rows.append(make_row(scoring.BASELINE, built[first].config, record, None))
     for name in planned:
-        record = _score(standing[name], built[name], choice.tasks, seed, False, observer)
+        record = score(standing[name], built[name], baseline=False)
         rows.append(make_row(name, built[name].config, record, standing[name]))
     ordered = {name: standing[name] for name in planned}
     return _write(out, choice, tuple(rows), ordered, built, seed)
@@ -144,8 +154,12 @@ def _check_folder(out: Path) -> None:
 
 
 def _check_same(name: str, there: RunConfig, asked: RunConfig, *, ignore_steps: bool) -> None:
+    ignored = {"training.steps"} if ignore_steps else set()
+    if asked.training.strategy == "measure":
+        # It was measured when the run began.
+        ignored.add("training.strategy")
     for setting, before, after in configs.diff(there, asked):
-        if not (ignore_steps and setting == "training.steps"):
+        if setting not in ignored:
             raise InputError(
                 f"The run of {name} that stands there has {setting} = {before!r}, but {after!r} "
                 "was asked for",
@@ -159,14 +173,20 @@ def _train(
     built: dict[str, Experiment],
     name: str,
     seconds_each: float | None,
+    *,
     observer: Observer,
     should_stop: Callable[[], bool],
+    devices: int | None,
 ) -> tuple[Run, bool]:
     resume = run is not None and bool(checkpoint.steps(run.checkpoints))
     if run is None:
-        if seconds_each is not None:
-            observer.say(f"{name}: measuring how long a meta-step takes here …")
-            built[name] = sessions.fill(built[name], seconds_each, with_overhead=False)
+        built[name] = rehearsal.prepare(
+            built[name],
+            seconds_each,
+            with_overhead=False,
+            devices=devices,
+            say=lambda text: observer.say(f"{name}: {text}"),
+        )
         run = Run.create(folder, built[name].config, built[name].split)
     steps = run.config.training.steps
     if resume and checkpoint.steps(run.checkpoints)[-1] == steps:
@@ -174,18 +194,36 @@ def _train(
         return run, False
     with observer.training(built[name].score_name, steps, name) as on_event:
         outcome = sessions.train_run(
-            run, built[name], resume=resume, on_event=on_event, should_stop=should_stop
+            run,
+            built[name],
+            resume=resume,
+            on_event=on_event,
+            should_stop=should_stop,
+            devices=devices,
         )
     return run, outcome.stopped
 
 
 def _score(
-    run: Run, built: Experiment, tasks: int, seed: int, baseline: bool, observer: Observer
+    run: Run,
+    built: Experiment,
+    *,
+    tasks: int,
+    seed: int,
+    baseline: bool,
+    observer: Observer,
+    devices: int | None,
 ) -> dict[str, Any]:
     label = scoring.BASELINE if baseline else f"{run.config.algorithm.name}: test tasks"
     with observer.counting(label, tasks) as on_block:
         return scoring.evaluate_run(
-            run, tasks=tasks, seed=seed, baseline=baseline, built=built, on_block=on_block
+            run,
+            tasks=tasks,
+            seed=seed,
+            baseline=baseline,
+            built=built,
+            on_block=on_block,
+            devices=devices,
         ).record
 
 
