@@ -1,5 +1,6 @@
 """The other end of a worker: starts its process, gives orders, and survives what it does."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -62,7 +63,8 @@ class Client:
             bufsize=1,
         )
         self.answers = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
 
     def _listen(self):
         for line in self.process.stdout:
@@ -81,11 +83,13 @@ class Client:
         except queue.Empty:
             self.close()
             raise Failed(f"no answer to {order!r} within {self.longest:.0f} s") from None
-        except OSError:
+        except OSError:  # It reads no more.
             line = None
         if line is None:
             self.process.wait()
-            raise Failed(f"ended with {self.process.returncode}: {self._last_line()}")
+            last = self._last_line()
+            self.close()
+            raise Failed(f"ended with {self.process.returncode}: {last}")
         found = json.loads(line)
         if "error" in found:
             raise Failed(" ".join(found["error"].split()))
@@ -108,5 +112,11 @@ class Client:
                 return {name: file[name] for name in file}
 
     def close(self):
+        """End the process; may be called again."""
         self.process.kill()
         self.process.wait()
+        self.listener.join()
+        for stream in (self.process.stdin, self.process.stdout, self.log):
+            # What was still to be written has no reader any more.
+            with contextlib.suppress(OSError):
+                stream.close()

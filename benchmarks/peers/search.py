@@ -29,9 +29,9 @@ from pullback.tasks import Task
 
 TOLERANCES = (0.05, 0.01)
 RATES, MOMENTA = (0.0025, 0.005, 0.01, 0.02), (0.0, 0.6, 0.8, 0.9)
-LOOKS = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+LOOKS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256)
 BUDGETS, PAIRS = (8, 10, 12, 16, 20, 24, 32), (6,)
-LINEAR = 20
+LINEAR = 16
 FEW = 8
 """How many of the cheapest settings are kept for each kind and tolerance, cheapest first."""
 KINDS = {
