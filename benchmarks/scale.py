@@ -20,8 +20,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pullback.wording import number
-
 BEGIN, END = "<!-- measured: python -m benchmarks.scale -->", "<!-- end of measured -->"
 SIZES = tuple(4 * 4**n for n in range(4, 12))
 """Bytes of the arrays that are all-reduced: 1 kB to 16 MB."""
@@ -260,6 +258,9 @@ def reduce_table(two, latency, bandwidth):
 
 def hosts_table(each, fixed, size, networks):
     """Time and efficiency by hosts: 8 tasks a step in all, and 8 a step on every host."""
+    # Not before the worker has set what JAX reads when it is imported.
+    from pullback.wording import number
+
     heads = [f"{kind}, {name}" for kind in ("8 tasks", "8 a host") for name in networks]
     rows = [f"| hosts | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
     alone = fixed + TASKS * each
