@@ -98,7 +98,7 @@ def meta_step(model, tasks):
     def on_block(state, block):
         seconds.append(block.seconds / len(block))
         # The first two blocks compile and warm up.
-        return len(seconds) >= 9 or sum(seconds) > 60
+        return len(seconds) >= 9 or (len(seconds) > 4 and sum(seconds[1:]) > 15)
 
     train(
         algorithm,
@@ -162,15 +162,15 @@ def run(processes, devices, models, tasks, cores):
         free.bind(("127.0.0.1", 0))
         coordinator = f"127.0.0.1:{free.getsockname()[1]}"
     started = []
-    for number in range(processes):
+    for each in range(processes):
         order = {
-            "process": number,
+            "process": each,
             "processes": processes,
             "coordinator": coordinator,
             "devices": devices,
             "models": models,
             "tasks": tasks,
-            "cores": cores[number],
+            "cores": cores[each],
         }
         command = [sys.executable, "-m", "benchmarks.scale", "--order", json.dumps(order)]
         environment = os.environ | {"JAX_PLATFORMS": "cpu"}
@@ -258,6 +258,9 @@ def reduce_table(two, latency, bandwidth):
 
 def hosts_table(each, fixed, size, networks):
     """Time and efficiency by hosts: 8 tasks a step in all, and 8 a step on every host."""
+    # Not before the worker has set what JAX reads when it is imported.
+    from pullback.wording import number
+
     heads = [f"{kind}, {name}" for kind in ("8 tasks", "8 a host") for name in networks]
     rows = [f"| hosts | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]
     alone = fixed + TASKS * each
@@ -270,7 +273,9 @@ def hosts_table(each, fixed, size, networks):
                     continue
                 seconds = fixed + share * each + reduce_time(hosts, size, latency, bandwidth)
                 done = share * hosts / TASKS
-                cells.append(f"{1e3 * seconds:.3g} ({100 * done * alone / hosts / seconds:.0f} %)")
+                cells.append(
+                    f"{number(1e3 * seconds)} ({100 * done * alone / hosts / seconds:.0f} %)"
+                )
         rows.append(f"| {hosts} | {' | '.join(cells)} |")
     rows += ["", stops(each, fixed, size, networks)]
     return "\n".join(rows)

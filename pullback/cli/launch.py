@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
 from pullback import config as configs
 from pullback import processes, runs, scaling
@@ -55,7 +54,7 @@ def meet(place: Place | None, devices: int | None, quiet: bool, as_json: bool) -
 def card(built: Experiment, devices: int | None, minutes: float | None) -> dict[str, Any]:
     """What must be the same in every process, or their numbers would not fit together."""
     split = None if built.split is None else json.dumps(built.split.to_dict(), sort_keys=True)
-    images = None if built.images is None else np.ascontiguousarray(built.images.images)
+    images = None if built.images is None else built.images.images.tobytes()
     return {
         "settings": built.config.to_dict(),
         "devices": devices,
@@ -112,5 +111,5 @@ def _different(name: str, one: Any, two: Any, number: int) -> InputError:
     )
 
 
-def _digest(raw: bytes | np.ndarray) -> str:
+def _digest(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()[:16]

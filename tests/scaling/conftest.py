@@ -1,5 +1,5 @@
 import pytest
-from scaling_helpers import QUICK
+from scaling_helpers import QUICK, STARTED
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -14,3 +14,12 @@ def quick(tmp_path_factory):
         patch.delenv(name, raising=False)
     yield
     patch.undo()
+
+
+@pytest.fixture(autouse=True)
+def nothing_left_running():
+    """After a test that failed halfway; a program's end is also that of its child."""
+    yield
+    while STARTED:
+        with STARTED.pop() as process:
+            process.kill()

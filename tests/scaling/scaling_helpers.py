@@ -17,7 +17,7 @@ QUICK = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
-STEPS = 400
+STEPS = 200
 TINY = (
     *("--dataset", "sinusoid", "--algorithm", "fomaml", "--hidden", "8", "--shots", "5"),
     *("--inner-steps", "1", "--inner-learning-rate", "0.001", "--tasks-per-step", "4"),
@@ -28,15 +28,20 @@ LIMIT = 180
 """Seconds after which a process hangs: compiling takes long where others compute too."""
 
 
+STARTED = []
+
+
 def start(*argv, **environment):
     """The program, running."""
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, "-m", "pullback.cli", *map(str, argv)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(process)
+    return process
 
 
 def end(process, code=0):

@@ -85,7 +85,7 @@ def test_a_measured_strategy_is_written_into_the_run(tmp_path):
     _, stderr = end(start(*command))
     strategy = Run.open(run).config.training.strategy
     assert f"Strategy {strategy}; a meta-step by map" in stderr
-    # 400 steps of this size take less time than compiling one of the others.
+    # 200 steps of this size take less time than compiling one of the others.
     assert strategy == "map"
     assert "would cost more than it can gain" in stderr
     # It goes on as it began, with any number of devices that share the tasks.
