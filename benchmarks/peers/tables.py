@@ -1,6 +1,5 @@
 """The tables and sentences of a run, as Markdown."""
 
-import math
 import statistics
 
 from benchmarks.peers.turns import best_peer, ratios
@@ -186,8 +185,3 @@ def insert(document, text):
     if not begin or not end:
         raise ValueError(f"no {BEGIN} and {END} in the document")
     return f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
-
-
-def plain(value):
-    """A number for JSON, None where it is not finite."""
-    return value if value is None or math.isfinite(value) else None
