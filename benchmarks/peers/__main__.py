@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -57,12 +58,13 @@ def main():
     refused = install.REFUSED
     missing = json.loads(refused.read_text()) if refused.is_file() else {}
     arguments.out.mkdir(parents=True, exist_ok=True)
-    given = standard_tables.Given(arguments, report, missing)
     texts, record = [about(cores)], {"versions": versions(), "arguments": plain(arguments)}
-    for name in arguments.parts:
-        report(name)
-        text, record[name] = PARTS[name](given)
-        texts.append(text)
+    with tempfile.TemporaryDirectory() as folder:
+        given = standard_tables.Given(arguments, report, missing, Path(folder))
+        for name in arguments.parts:
+            report(name)
+            text, record[name] = PARTS[name](given)
+            texts.append(text)
     text = "\n\n".join(texts)
     (arguments.out / "benchmarks.md").write_text(text + "\n", encoding="utf-8")
     runs.write_json(arguments.out / "benchmarks.json", record)

@@ -1,7 +1,6 @@
 """What every implementation is given: the weights, the tasks and the settings, as NumPy arrays."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,10 +78,6 @@ class Problem:
 FIELDS = ("support_x", "support_y", "query_x", "query_y")
 
 
-def to_json(setting):
-    return json.dumps(dataclasses.asdict(setting))
-
-
 def relative_error(found, exact):
     """‖found − exact‖ / ‖exact‖ over all weights, for each task: arrays stacked by task."""
 
@@ -92,8 +87,3 @@ def relative_error(found, exact):
     wide = {name: np.asarray(array, np.float64) for name, array in exact.items()}
     off = squares([np.asarray(found[name], np.float64) - wide[name] for name in wide])
     return np.sqrt(off / squares(list(wide.values())))
-
-
-def mean(gradients):
-    """The meta-gradient of all tasks together, as one task more in front of none."""
-    return {n: np.asarray(g, np.float64).mean(0, keepdims=True) for n, g in gradients.items()}

@@ -1,6 +1,5 @@
 """The tables of the standard meta-step, and of what its matrix products alone take."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,23 +19,19 @@ LAST_LAYER = 0.02
 
 @dataclass
 class Given:
-    """What every part of a run is given, and hands on.
+    """What every part of a run is given.
 
     Args:
         arguments: of the command line.
         report: takes a line of progress.
         missing: why a package is not there, by its name.
-        tables: what was found so far, by name.
+        folder: for the files of this run.
     """
 
     arguments: Any
     report: Any
     missing: dict
-    tables: dict = None
-
-    def __post_init__(self):
-        self.tables = {}
-        self.folder = Path(tempfile.mkdtemp(prefix="peers-"))
+    folder: Path
 
     def chosen(self, all_rows):
         """The rows that are wanted; the first always is."""
@@ -80,7 +75,6 @@ def _timed(given, name, all_rows, setting):
         given.report(f"{name} on {_cores(threads)}")
         table = given.table(some, path, settings, threads)
         found = table.measure(given.arguments.repeats, memory=threads == 1)
-        given.tables[name, threads] = found
         record[threads] = [f.record() for f in found]
         steps = f"{setting.inner_steps} inner steps"
         if setting.algorithm == "imaml":

@@ -1,6 +1,5 @@
 """The tables and sentences of a run, as Markdown."""
 
-import math
 import statistics
 
 from benchmarks.peers.turns import best_peer, ratios
@@ -142,13 +141,14 @@ def accuracy(table, errors, settings, tolerance):
         setting = settings.get(found.row.name)
         if found.error is not None or setting is None:
             why = found.error or "no setting reached it"
-            lines.append([found.row.label, f"not measured: {escape(why)}", *["–"] * 3])
+            lines.append([found.row.label, f"not measured: {escape(why)}", *["–"] * 4])
             continue
         lines.append(
             [
                 found.row.label,
                 describe(setting),
                 milliseconds(found.seconds),
+                f"{1e3 * statistics.median(found.processor):,.0f}",
                 times(ratios(first, found)) if first.error is None else "–",
                 f"{errors[found.row.name]:.1%}",
             ]
@@ -157,6 +157,7 @@ def accuracy(table, errors, settings, tolerance):
         f"to within {tolerance:.0%}",
         "settings",
         "ms (quartiles)",
+        "of the processor",
         "× the first row's speed (quartiles)",
         "median error",
     ]
@@ -186,8 +187,3 @@ def insert(document, text):
     if not begin or not end:
         raise ValueError(f"no {BEGIN} and {END} in the document")
     return f"{before}{begin}\n\n{text.strip()}\n\n{end}{after}"
-
-
-def plain(value):
-    """A number for JSON, None where it is not finite."""
-    return value if value is None or math.isfinite(value) else None
