@@ -1,0 +1,81 @@
+"""A point that follows the pointer, and a computation that follows the point."""
+
+from collections.abc import Callable
+from typing import Any
+
+from bokeh.models import ColumnDataSource, CustomJS, PointDrawTool
+
+_MOVE = """
+const [x0, x1] = [plot.x_range.start, plot.x_range.end].sort((a, b) => a - b)
+const [y0, y1] = [plot.y_range.start, plot.y_range.end].sort((a, b) => a - b)
+const x = Math.min(Math.max(cb_obj.x, x0), x1), y = Math.min(Math.max(cb_obj.y, y0), y1)
+if (!Number.isFinite(x) || !Number.isFinite(y)) return
+// Only drawn here: what the server needs goes through "asked", one position at a time.
+point.setv({data: {x: [x], y: [y]}}, {sync: false})
+point.change.emit()
+asked.latest = [x, y]
+const waiting = asked.sent != null && performance.now() - asked.sent < 1000
+if (!waiting) {
+  asked.sent = performance.now()
+  asked.data = {x: [x], y: [y]}
+  asked.latest = null
+}
+"""
+
+_ANSWERED = """
+asked.sent = null
+asked.answers = (asked.answers ?? 0) + 1
+if (asked.latest != null) {
+  const [x, y] = asked.latest
+  asked.sent = performance.now()
+  asked.data = {x: [x], y: [y]}
+  asked.latest = null
+}
+"""
+
+
+class DragPoint:
+    """A point of a figure that a visitor drags, or puts somewhere with a click.
+
+    The browser draws the point at once and sends a new position only when the last one has been
+    answered, so that the figure is never behind by more than one computation.
+
+    Args:
+        plot: the Bokeh figure.
+        start: where the point is at first.
+        moved: called with the new position; must lead to :meth:`answer`.
+    """
+
+    def __init__(
+        self, plot: Any, start: tuple[float, float], moved: Callable[[float, float], None]
+    ):
+        x, y = start
+        self.source = ColumnDataSource({"x": [x], "y": [y]})
+        options = {"line_color": "black", "fill_color": "white", "line_width": 2}
+        mark = plot.scatter("x", "y", source=self.source, size=16, **options)
+        mark.nonselection_glyph = mark.selection_glyph = None
+        # A tool for drags has to be there: otherwise a finger would scroll the page instead.
+        tool = PointDrawTool(renderers=[mark], add=False, drag=False)
+        plot.add_tools(tool)
+        plot.toolbar.active_drag = tool
+        self._asked = ColumnDataSource({"x": [x], "y": [y]})
+        self._answered = ColumnDataSource({"n": [0]})
+        self._asked.on_change("data", lambda attr, old, new: moved(*self.asked))
+        arguments = {"plot": plot, "point": self.source, "asked": self._asked}
+        for event in ("tap", "pan", "panend"):
+            plot.js_on_event(event, CustomJS(args=arguments, code=_MOVE))
+        answer = CustomJS(args={"asked": self._asked}, code=_ANSWERED)
+        self._answered.js_on_change("data", answer)
+
+    @property
+    def asked(self) -> tuple[float, float]:
+        """The latest position that the visitor asked for."""
+        return float(self._asked.data["x"][0]), float(self._asked.data["y"][0])
+
+    def answer(self) -> None:
+        """Tell the browser that the last position is computed and shown."""
+        self._answered.data = {"n": [self._answered.data["n"][0] + 1]}
+
+    def move(self, x: float, y: float) -> None:
+        """Put the point somewhere from Python."""
+        self.source.data = {"x": [x], "y": [y]}

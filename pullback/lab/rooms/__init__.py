@@ -1,0 +1,6 @@
+"""The rooms of the page, in their order: one line each."""
+
+from pullback.lab.room import Room
+from pullback.lab.rooms import pull
+
+ROOMS: tuple[Room, ...] = (pull.ROOM,)

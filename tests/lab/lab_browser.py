@@ -1,0 +1,99 @@
+"""A lab in a process of its own, and what tests ask of a browser."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 120_000
+"""Milliseconds: a busy machine compiles slowly."""
+
+
+class Lab:
+    """A running ``pullback lab``."""
+
+    def __init__(self, *options: str, home: Path):
+        # Compiled programs and trained models of the tests stay out of the user's folder.
+        cache = {"XDG_CACHE_HOME": str(home)}
+        command = [sys.executable, "-m", "pullback.cli", "lab", "--no-browser", *options]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | cache,
+        )
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.readline()
+        while self.said and "http://" not in self.said:
+            self.said = self.process.stdout.readline()
+        assert self.said, f"the lab ended at once, with {self.process.wait()}"
+        self.url = next(word for word in self.said.split() if word.startswith("http://"))
+
+    def interrupt(self) -> tuple[int, str]:
+        """Ctrl-C, once; gives the exit code and what was written after the address."""
+        self.process.send_signal(signal.SIGINT)
+        rest, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, rest
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.communicate(timeout=60)
+
+
+def is_local(url: str, home: str) -> bool:
+    """Whether a request stays on this machine."""
+    return url.startswith((home, home.replace("http", "ws", 1), "data:", "blob:"))
+
+
+def model(page, name: str, attribute: str):
+    """An attribute of a Bokeh model of the page, as the browser has it.
+
+    Args:
+        page: the page.
+        name: the model's name.
+        attribute: of the model; ``data`` of a source gives lists.
+    """
+    return page.evaluate(
+        """([name, attribute]) => {
+          const plain = (x) => x instanceof Map ? Object.fromEntries([...x].map(([k, v]) => [k, plain(v)]))
+            : ArrayBuffer.isView(x) ? Array.from(x)
+            : Array.isArray(x) ? x.map(plain)
+            : x !== null && typeof x === "object" && x.constructor === Object
+              ? Object.fromEntries(Object.entries(x).map(([k, v]) => [k, plain(v)])) : x
+          for (const document of Bokeh.documents) {
+            const found = document.get_model_by_name(name)
+            if (found != null) return plain(found[attribute])
+          }
+          return null
+        }""",
+        [name, attribute],
+    )
+
+
+def eventually(check, seconds: float = PATIENCE / 1000):
+    """The first result of ``check()`` that is true; the last one once the time is over."""
+    end = time.monotonic() + seconds
+    while not (found := check()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def show(page, room: str) -> None:
+    """Scroll to a room and wait until its figure is there."""
+    page.evaluate("name => document.getElementById(name).scrollIntoView()", room)
+    page.locator(f"#{room} canvas").first.wait_for()
