@@ -19,8 +19,6 @@ from pullback.lab.room import Room
 from pullback.lab.rooms import ROOMS
 from pullback.lab.session import Session
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 def start(
     *,
@@ -46,7 +44,7 @@ def start(
     """
     if not 0 <= port <= 65535:
         raise InputError(f"port is {port}", allowed="0 for any free port, or 1 to 65535")
-    _check_free(host, port)
+    port = _free_port(host, port)
 
     def visit() -> pn.Template:
         document = pn.state.curdoc
@@ -103,7 +101,8 @@ def url(server: Any) -> str:
     return f"http://{f'[{shown}]' if ':' in shown else shown}:{server.port}/"
 
 
-def _check_free(host: str, port: int) -> None:
+def _free_port(host: str, port: int) -> int:
+    """The port, once it is known to be free; for 0 any free one, which origins must name."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -111,6 +110,7 @@ def _check_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise _cannot_bind(host, port, error) from None
+        return probe.getsockname()[1]
 
 
 def _cannot_bind(host: str, port: int, error: OSError) -> InputError:
@@ -133,8 +133,7 @@ def _origins(host: str, port: int) -> list[str]:
     if host in ("0.0.0.0", "::"):
         return ["*"]
     names = {host, "127.0.0.1", "localhost"}
-    suffix = f":{port}" if port else ":*"
-    return [f"{name}{suffix}" for name in sorted(names)]
+    return [f"{name}:{port}" for name in sorted(names)]
 
 
 def _quiet_logs() -> None:

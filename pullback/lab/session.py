@@ -55,20 +55,18 @@ class Session:
         return Live(self, compute, show, failed)
 
     def later(self, action: Callable[[], None]) -> None:
-        """Run ``action`` when the document may be changed; from any thread, and once closed never."""
+        """Run ``action`` when the document may be changed, from any thread; not once closed."""
         if self.document is None:
             action()
         elif not self.closed:
             self.document.add_next_tick_callback(action)
 
     def every(self, milliseconds: int, action: Callable[[], None]) -> Callable[[], None]:
-        """Run ``action`` again and again until the returned function is called or the tab closes."""
+        """Run ``action`` again and again until the function returned here is called."""
         if self.document is None:
             return lambda: None
-        document, callback = (
-            self.document,
-            self.document.add_periodic_callback(action, milliseconds),
-        )
+        document = self.document
+        callback = document.add_periodic_callback(action, milliseconds)
 
         def stop() -> None:
             if callback in document.session_callbacks:

@@ -9,6 +9,9 @@ from lab_browser import CHROMIUM, FLAGS, PATIENCE, Lab, is_local
 pytest.importorskip("panel", reason="the lab's extra is not installed")
 
 
+BAD = ("error", "warning")
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     """The lab that the tests of a process share."""

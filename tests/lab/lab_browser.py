@@ -38,7 +38,7 @@ class Lab:
         )
         assert self.process.stdout is not None
         self.said = self.process.stdout.readline()
-        while self.said and "http://" not in self.said:
+        while self.said and "The lab is at" not in self.said:
             self.said = self.process.stdout.readline()
         assert self.said, f"the lab ended at once, with {self.process.wait()}"
         self.url = next(word for word in self.said.split() if word.startswith("http://"))
@@ -70,11 +70,12 @@ def model(page, name: str, attribute: str):
     """
     return page.evaluate(
         """([name, attribute]) => {
-          const plain = (x) => x instanceof Map ? Object.fromEntries([...x].map(([k, v]) => [k, plain(v)]))
+          const pairs = (entries) => Object.fromEntries(entries.map(([k, v]) => [k, plain(v)]))
+          const plain = (x) => x instanceof Map ? pairs([...x])
             : ArrayBuffer.isView(x) ? Array.from(x)
             : Array.isArray(x) ? x.map(plain)
             : x !== null && typeof x === "object" && x.constructor === Object
-              ? Object.fromEntries(Object.entries(x).map(([k, v]) => [k, plain(v)])) : x
+              ? pairs(Object.entries(x)) : x
           for (const document of Bokeh.documents) {
             const found = document.get_model_by_name(name)
             if (found != null) return plain(found[attribute])
