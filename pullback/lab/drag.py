@@ -24,7 +24,6 @@ if (!waiting) {
 
 _ANSWERED = """
 asked.sent = null
-asked.answers = (asked.answers ?? 0) + 1
 if (asked.latest != null) {
   const [x, y] = asked.latest
   asked.sent = performance.now()
@@ -42,15 +41,20 @@ class DragPoint:
 
     Args:
         plot: the Bokeh figure.
+        name: what the models are called, so that tests and measurements find them.
         start: where the point is at first.
         moved: called with the new position; must lead to :meth:`answer`.
     """
 
     def __init__(
-        self, plot: Any, start: tuple[float, float], moved: Callable[[float, float], None]
+        self,
+        plot: Any,
+        name: str,
+        start: tuple[float, float],
+        moved: Callable[[float, float], None],
     ):
         x, y = start
-        self.source = ColumnDataSource({"x": [x], "y": [y]})
+        self.source = ColumnDataSource({"x": [x], "y": [y]}, name=name)
         options = {"line_color": "black", "fill_color": "white", "line_width": 2}
         mark = plot.scatter("x", "y", source=self.source, size=16, **options)
         mark.nonselection_glyph = mark.selection_glyph = None
@@ -58,8 +62,9 @@ class DragPoint:
         tool = PointDrawTool(renderers=[mark], add=False, drag=False)
         plot.add_tools(tool)
         plot.toolbar.active_drag = tool
-        self._asked = ColumnDataSource({"x": [x], "y": [y]})
-        self._answered = ColumnDataSource({"n": [0]})
+        self._asked = ColumnDataSource({"x": [x], "y": [y]}, name=f"{name}-asked")
+        self._answered = ColumnDataSource({"n": [0]}, name=f"{name}-answered")
+        self._answers = 0
         self._asked.on_change("data", lambda attr, old, new: moved(*self.asked))
         arguments = {"plot": plot, "point": self.source, "asked": self._asked}
         for event in ("tap", "pan", "panend"):
@@ -70,11 +75,13 @@ class DragPoint:
     @property
     def asked(self) -> tuple[float, float]:
         """The latest position that the visitor asked for."""
-        return float(self._asked.data["x"][0]), float(self._asked.data["y"][0])
+        data: Any = self._asked.data
+        return float(data["x"][0]), float(data["y"][0])
 
     def answer(self) -> None:
         """Tell the browser that the last position is computed and shown."""
-        self._answered.data = {"n": [self._answered.data["n"][0] + 1]}
+        self._answers += 1
+        self._answered.data = {"n": [self._answers]}
 
     def move(self, x: float, y: float) -> None:
         """Put the point somewhere from Python."""

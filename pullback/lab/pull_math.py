@@ -140,13 +140,13 @@ def pull(
     Returns:
         What was found.
     """
-    theta, strength = jnp.asarray(theta, jnp.float32), jnp.asarray(strength, jnp.float32)
+    start, pulls = jnp.asarray(theta, jnp.float32), jnp.asarray(strength, jnp.float32)
     with _lock:
         number = next(_numbers)
     points = _heard[number] = []
     try:
-        phi = _adapt(solver, theta, strength, task, jnp.asarray(number))
-        found = jax.device_get(_differentiate(phi, theta, strength, task))
+        phi = _adapt(solver, start, pulls, task, jnp.asarray(number))
+        found = jax.device_get(_differentiate(phi, start, pulls, task))
     finally:
         del _heard[number]
     optimum, jacobian, support, pulled, outer, gradient, info = found
@@ -155,14 +155,3 @@ def pull(
     return Pulled(
         path, phi, optimum, jacobian, float(support), float(pulled), float(outer), gradient, info
     )
-
-
-def ellipse(
-    centre: Float[np.ndarray, "2"],
-    matrix: Float[np.ndarray, "2 2"],
-    radius: float,
-    points: int = 49,
-) -> Float[np.ndarray, "n 2"]:
-    """The image of a small circle under a matrix, about a centre."""
-    turn = np.linspace(0.0, 2 * np.pi, points)
-    return centre + radius * np.stack([np.cos(turn), np.sin(turn)], axis=1) @ matrix.T

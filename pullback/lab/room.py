@@ -24,6 +24,8 @@ class Room:
         notes: the text after the figure.
         code: Python that computes what the figure shows; it must run as it stands.
         height: pixels to keep free until the figure is there.
+        warm: compiles what the first picture needs; called for the first room while the server
+            starts.
     """
 
     name: str
@@ -33,3 +35,4 @@ class Room:
     notes: str = ""
     code: str = ""
     height: int = 560
+    warm: Callable[[], Any] | None = None

@@ -54,6 +54,8 @@ def start(
         return page(rooms, session)
 
     _quiet_logs()
+    if rooms and rooms[0].warm is not None:
+        threading.Thread(target=rooms[0].warm, daemon=True).start()
     return get_server(
         {"/": visit},
         port=port,

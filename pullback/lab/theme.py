@@ -2,8 +2,9 @@
 
 The page's own colours are CSS variables in ``page.css``; Bokeh reads those of axes, titles and
 legends from there too, so that a figure follows the page from light to dark by itself. The
-colours of curves and points are fixed ones of Okabe and Ito's palette that stand out on both and
-that people who see colours differently can tell apart; shapes and dashes say the same again.
+colours of curves and points are fixed: Okabe and Ito's palette, which people who see colours
+differently can tell apart, its blue a little lighter and its purple a little darker so that all of
+the first four stand out on both grounds. Shapes and dashes say the same again.
 """
 
 from html import escape
@@ -17,8 +18,8 @@ from panel.viewable import Viewable
 
 from pullback.lab.formula import prose
 
-BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-SKY, ORANGE = "#56B4E9", "#E69F00"
+BLUE, VERMILLION, GREEN, PURPLE = "#2182c4", "#d55e00", "#009e73", "#b8609a"
+SKY, ORANGE = "#56b4e9", "#e69f00"
 GREY = "#7d8590"
 CYCLE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY)
 """Colours for several things of one kind, in this order."""
@@ -35,6 +36,7 @@ th, td { text-align: right; padding: 0.18rem 0.45rem; border-bottom: 1px solid v
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { color: var(--ink-soft); }
 p { margin: 0 0 0.5rem; line-height: 1.5; font-size: 0.9375rem; }
+@media (max-width: 480px) { table { font-size: 0.8125rem; } th, td { padding: 0.18rem 0.25rem; } }
 .good { color: var(--good); } .bad { color: var(--bad); font-weight: 600; }
 .soft { color: var(--ink-soft); }
 .swatch { display: inline-block; width: 0.75em; height: 0.75em; border-radius: 50%;
@@ -85,8 +87,6 @@ def figure(*, height: int | None = 360, label: str, **options: Any) -> Any:
         axis.axis_label_text_font_size = "13px"
         axis.axis_label_text_font_style = "normal"
         axis.axis_label_standoff = 4
-    plot.title.text_font_style = "normal"
-    plot.title.text_font_size = "13px"
     return plot
 
 
@@ -111,7 +111,7 @@ def html(text: str = "", **options: Any) -> pn.pane.HTML:
     Returns:
         The pane.
     """
-    options = {"sizing_mode": "stretch_width", "margin": (4, 0)} | options
+    options = {"sizing_mode": "stretch_width", "margin": (4, 10)} | options
     return pn.pane.HTML(text, stylesheets=[_INHERIT], **options)
 
 

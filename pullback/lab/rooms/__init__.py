@@ -1,6 +1,9 @@
 """The rooms of the page, in their order: one line each."""
 
 from pullback.lab.room import Room
-from pullback.lab.rooms import pull
+from pullback.lab.rooms import arrows, pull
 
-ROOMS: tuple[Room, ...] = (pull.ROOM,)
+ROOMS: tuple[Room, ...] = (
+    pull.ROOM,
+    arrows.ROOM,
+)

@@ -8,7 +8,7 @@ from bokeh.models import ColumnDataSource, Label
 from jaxtyping import Float
 
 from pullback.codes import NAMES
-from pullback.lab import landscapes, pull_math, theme
+from pullback.lab import drawing, landscapes, pull_math, theme
 from pullback.lab.drag import DragPoint
 from pullback.lab.landscapes import REACH
 from pullback.lab.room import Room
@@ -19,29 +19,30 @@ START = (-0.1, -1.2)
 RADIUS = 0.35
 """Of the small circle about θ whose images the Jacobians draw."""
 
-LEAD = """
+LEAD = r"""
 Each task has a loss $L_i$ on its support set, here over two parameters so that all of it can be
-seen. To learn task $i$ from $\\theta$ is to solve
+seen. To learn task $i$ from $\theta$ is to solve
 
-$$\\phi_i^*(\\theta) = \\underset{\\phi}{\\mathrm{argmin}} \\; L_i(\\phi) + \\tfrac12 (\\phi-\\theta)^\\top \\Lambda\\,
-(\\phi-\\theta),$$
+$$\phi_i^*(\theta) = \underset{\phi}{\mathrm{argmin}} \; L_i(\phi) +
+\tfrac12 (\phi-\theta)^\top \Lambda\,(\phi-\theta),$$
 
-the loss plus a pull back to $\\theta$ of strength $\\Lambda$. **Drag $\\theta$**, and change
-$\\lambda$: the weaker the pull, the closer each $\\phi_i^*$ is to its own loss's valley, and the
-less it cares where $\\theta$ is.
+the loss plus a pull back to $\theta$ of strength $\Lambda$. **Drag $\theta$**, and change
+$\lambda$: the weaker the pull, the closer each $\phi_i^*$ is to its own loss's valley, and the
+less it cares where $\theta$ is.
 """
 
-NOTES = """
-How much it cares is the Jacobian $d\\phi^*/d\\theta = (H + \\Lambda)^{-1}\\Lambda$ with
-$H = \\nabla^2 L(\\phi^*)$. The dotted circle about $\\theta$ is drawn again at each $\\phi_i^*$ as
-that matrix maps it: a circle of the same size means that $\\phi_i^*$ moves as $\\theta$ does, a
+NOTES = r"""
+How much it cares is the Jacobian $d\phi^*/d\theta = (H + \Lambda)^{-1}\Lambda$ with
+$H = \nabla^2 L(\phi^*)$. The dotted circle about $\theta$ is drawn again at each $\phi_i^*$ as
+that matrix maps it: a circle of the same size means that $\phi_i^*$ moves as $\theta$ does, a
 point that it does not move at all.
 
-What should $\\theta$ be? Good for *new* data of each task: the outer loss is measured on the query
-set, $\\tfrac12\\sum_i L_i^{\\text{query}}(\\phi_i^*(\\theta))$, whose lowest points are the crosses.
-Its gradient is the Jacobian's transpose times the query loss's gradient at $\\phi_i^*$, and the
-green arrow at $\\theta$ points against it. Nothing in it asks how the solver got to $\\phi_i^*$:
-choose another solver and the path changes, the arrow does not, as long as the solver arrives.
+What should $\theta$ be? Good for *new* data of each task: the outer loss is measured on the query
+set, $\tfrac12\sum_i L_i^{\text{query}}(\phi_i^*(\theta))$; the crosses are where each
+$L_i^{\text{query}}$ is lowest. Its gradient is the Jacobian's transpose times the
+query loss's gradient at $\phi_i^*$, and the green arrow at $\theta$ points against it. Nothing in it
+asks how the solver got to $\phi_i^*$: choose another solver and the path changes, the arrow does
+not, as long as the solver arrives.
 """
 
 CODE = """
@@ -133,7 +134,7 @@ class _View:
         ]
         self.table = theme.html()
         self._draw()
-        self.theta = DragPoint(self.plot, START, self._moved)
+        self.theta = DragPoint(self.plot, "pull-theta", START, self._moved)
         self._live = session.live(compute, self._show, self._failed)
         for widget in (self.kind, self.solver, self.first, self.second, self.surfaces):
             widget.param.watch(self._changed, "value")
@@ -164,7 +165,7 @@ class _View:
                     "y",
                     source=source,
                     color=colour,
-                    alpha=0.55,
+                    alpha=0.7,
                     line_dash=dash,
                     line_width=width,
                 )
@@ -186,7 +187,9 @@ class _View:
             line_dash="dash",
             line_width="width",
         )
-        self.points = ColumnDataSource({"x": [], "y": [], "colour": [], "marker": [], "size": []})
+        self.points = ColumnDataSource(
+            {"x": [], "y": [], "colour": [], "marker": [], "size": []}, name="pull-points"
+        )
         self.plot.scatter(
             "x",
             "y",
@@ -197,6 +200,17 @@ class _View:
             fill_color="colour",
             fill_alpha=0.25,
             line_width=2,
+        )
+        self.texts = ColumnDataSource({"x": [], "y": [], "text": [], "colour": []})
+        self.plot.text(
+            "x",
+            "y",
+            "text",
+            source=self.texts,
+            text_color="colour",
+            text_font_size="15px",
+            x_offset=9,
+            y_offset=-9,
         )
         self.message = Label(x=10, y=10, x_units="screen", y_units="screen", text="")
         self.plot.add_layout(self.message)
@@ -241,15 +255,15 @@ class _View:
             for source, (x, y) in zip(sources, frame.contours[name], strict=False):
                 source.data = {"x": x, "y": y}
         curves, points = [], []
-        turned = pull_math.ellipse(theta, np.eye(2), RADIUS)
+        turned = drawing.ellipse(theta, np.eye(2), RADIUS)
         curves.append((turned, theme.GREY, "dotted", 1.5))
         for found, colour in zip(frame.tasks, COLOURS, strict=True):
             curves.append((found.path, colour, "solid", 2.0))
-            ring = pull_math.ellipse(found.optimum, found.jacobian, RADIUS)
+            ring = drawing.ellipse(found.optimum, found.jacobian, RADIUS)
             curves.append((ring, colour, "dotted", 2.0))
             points.append((found.optimum, colour, "circle", 11))
         gradient = np.mean([found.meta_gradient for found in frame.tasks], axis=0)
-        curves.extend((line, theme.GREEN, "solid", 3.0) for line in arrow(theta, -gradient))
+        curves.extend((line, theme.GREEN, "solid", 3.0) for line in drawing.arrow(theta, -gradient))
         for task, colour in zip(landscapes.tasks(frame.scene.kind), COLOURS, strict=True):
             points.append((np.asarray(task.query.centre), colour, "x", 10))
         self.curves.data = {
@@ -266,6 +280,13 @@ class _View:
             "marker": [point[2] for point in points],
             "size": [point[3] for point in points],
         }
+        places = [theta, *(found.optimum for found in frame.tasks)]
+        self.texts.data = {
+            "x": [float(place[0]) for place in places],
+            "y": [float(place[1]) for place in places],
+            "text": ["θ", "φ*₁", "φ*₂"],
+            "colour": [theme.GREY, *COLOURS],
+        }
         self._following = True
         for widget, value in zip(self.numbers, frame.scene.theta, strict=True):
             widget.value = round(value, 2)
@@ -273,21 +294,6 @@ class _View:
         self.message.text = ""
         self.table.object = readings(frame, gradient)
         self.theta.answer()
-
-
-def arrow(
-    start: Float[np.ndarray, "2"], vector: Float[np.ndarray, "2"], longest: float = 1.2
-) -> list[Float[np.ndarray, "n 2"]]:
-    """A vector as lines; one that is long is drawn shorter, so that it stays in sight."""
-    size = float(np.linalg.norm(vector))
-    if not np.isfinite(size) or size < 1e-6:
-        return []
-    unit = vector / size
-    tip = start + unit * longest * np.tanh(size)
-    side = np.array([-unit[1], unit[0]])
-    head = 0.12 * min(1.0, 4 * float(np.tanh(size)))
-    barbs = np.stack([tip - head * (unit + 0.5 * side), tip, tip - head * (unit - 0.5 * side)])
-    return [np.stack([start, tip]), barbs]
 
 
 def readings(frame: Frame, gradient: Float[np.ndarray, "2"]) -> str:
@@ -312,12 +318,11 @@ def readings(frame: Frame, gradient: Float[np.ndarray, "2"]) -> str:
     rows.append(("verdict", *(_verdict(t) for t in tasks)))
     body = "".join(f"<tr><th>{row[0]}</th>{cells(*row[1:])}</tr>" for row in rows)
     head = "".join(f"<th>{name}</th>" for name in names)
-    text = (
+    return (
         f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
         f'<p class="soft" style="margin-top:0.5rem">{theme.swatch(theme.GREEN)}meta-gradient '
         f"{pair(gradient)}, length {np.linalg.norm(gradient):.3f}</p>"
     )
-    return text
 
 
 def _verdict(found: pull_math.Pulled) -> str:
@@ -326,4 +331,9 @@ def _verdict(found: pull_math.Pulled) -> str:
     return f'<span class="{"bad" if code else "good"}">{name}</span>'
 
 
-ROOM = Room("pull", "The pull", LEAD, build, NOTES, CODE, height=560)
+def warm() -> None:
+    """Compile what the first picture needs."""
+    compute(Scene("quadratic", "gradient-descent", START, (10**-0.3, 10**-0.3), ("loss",)))
+
+
+ROOM = Room("pull", "The pull", LEAD, build, NOTES, CODE, height=590, warm=warm)
