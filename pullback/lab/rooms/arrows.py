@@ -28,7 +28,7 @@ they differ in what they make of the query loss at the end:
 
 | | moves $\theta$ against |
 | --- | --- |
-| iMAML | $\Lambda(H+\Lambda)^{-1}\,\nabla L^{\text{query}}(\phi_k)$, with the pull in its inner loss |
+| iMAML | $\Lambda(H+\Lambda)^{-1}\,\nabla L^{\text{query}}(\phi_k)$, the pull in its inner loss |
 | MAML | $\left(\prod_j (I - 0.3\,\nabla^2 L(\phi_j))\right)\nabla L^{\text{query}}(\phi_k)$ |
 | FOMAML | $\nabla L^{\text{query}}(\phi_k)$ |
 | Reptile | $\theta - \phi_k$, on the support set alone |

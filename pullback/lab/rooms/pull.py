@@ -40,8 +40,8 @@ point that it does not move at all.
 What should $\theta$ be? Good for *new* data of each task: the outer loss is measured on the query
 set, $\tfrac12\sum_i L_i^{\text{query}}(\phi_i^*(\theta))$; the crosses are where each
 $L_i^{\text{query}}$ is lowest. Its gradient is the Jacobian's transpose times the
-query loss's gradient at $\phi_i^*$, and the green arrow at $\theta$ points against it. Nothing in it
-asks how the solver got to $\phi_i^*$: choose another solver and the path changes, the arrow does
+query loss's gradient at $\phi_i^*$, and the green arrow at $\theta$ points against it. Nothing in
+it asks how the solver got to $\phi_i^*$: choose another solver and the path changes, the arrow does
 not, as long as the solver arrives.
 """
 
