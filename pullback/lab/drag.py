@@ -14,22 +14,20 @@ if (!Number.isFinite(x) || !Number.isFinite(y)) return
 point.setv({data: {x: [x], y: [y]}}, {sync: false})
 point.change.emit()
 asked.latest = [x, y]
-const waiting = asked.sent != null && performance.now() - asked.sent < 1000
-if (!waiting) {
-  asked.sent = performance.now()
-  asked.data = {x: [x], y: [y]}
+asked.send ??= () => {
+  if (asked.latest == null) return
+  const [x, y] = asked.latest
   asked.latest = null
+  asked.sent = performance.now()
+  // The number makes it news even where the place is the same, so that an answer comes.
+  asked.data = {x: [x], y: [y], n: [asked.data.n[0] + 1]}
 }
+if (asked.sent == null || performance.now() - asked.sent > 1000) asked.send()
 """
 
 _ANSWERED = """
 asked.sent = null
-if (asked.latest != null) {
-  const [x, y] = asked.latest
-  asked.sent = performance.now()
-  asked.data = {x: [x], y: [y]}
-  asked.latest = null
-}
+asked.send?.()
 """
 
 
@@ -62,11 +60,13 @@ class DragPoint:
         tool = PointDrawTool(renderers=[mark], add=False, drag=False)
         plot.add_tools(tool)
         plot.toolbar.active_drag = tool
-        self._asked = ColumnDataSource({"x": [x], "y": [y]}, name=f"{name}-asked")
+        self._asked = ColumnDataSource({"x": [x], "y": [y], "n": [0]}, name=f"{name}-asked")
         self._answered = ColumnDataSource({"n": [0]}, name=f"{name}-answered")
         self._answers = 0
         self._asked.on_change("data", lambda attr, old, new: moved(*self.asked))
         arguments = {"plot": plot, "point": self.source, "asked": self._asked}
+        # Not used there: a model that nothing in the page refers to would not reach the browser.
+        arguments["answered"] = self._answered
         for event in ("tap", "pan", "panend"):
             plot.js_on_event(event, CustomJS(args=arguments, code=_MOVE))
         answer = CustomJS(args={"asked": self._asked}, code=_ANSWERED)

@@ -19,6 +19,7 @@ from pullback import implicit
 from pullback.algorithms import Info, imaml
 from pullback.lab import landscapes
 from pullback.lab.landscapes import Landscape, Point
+from pullback.linear import CG
 from pullback.problem import InnerProblem
 from pullback.solvers import LBFGS, GradientDescent, InnerSolver, NewtonCG, run
 from pullback.tasks import Task
@@ -120,7 +121,9 @@ def _differentiate(phi: Point, theta: Point, strength: Point, task: Task) -> Any
     problem = InnerProblem(landscapes.loss, task.support, theta, strength)
     optimum = run(NewtonCG(12), problem, phi, key).phi
     jacobian = implicit.jacobian(implicit.linearise(problem, optimum))
-    algorithm = imaml(landscapes.loss, strength=strength, solver=lambda *_: phi)
+    algorithm = imaml(
+        landscapes.loss, strength=strength, solver=lambda *_: phi, linear_solver=CG(rtol=0.0)
+    )
     outer, gradient, info = algorithm.meta_gradient(theta, task, key)
     support = landscapes.loss(phi, task.support)
     return optimum, jacobian, support, problem.value(phi) - support, outer, gradient, info

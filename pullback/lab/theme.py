@@ -7,6 +7,7 @@ differently can tell apart, its blue a little lighter and its purple a little da
 the first four stand out on both grounds. Shapes and dashes say the same again.
 """
 
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,11 @@ table { border-collapse: collapse; font-size: 0.875rem; width: 100%; }
 caption { text-align: left; color: var(--ink-soft); padding-bottom: 0.25rem; }
 th, td { text-align: right; padding: 0.18rem 0.45rem; border-bottom: 1px solid var(--line);
          font-variant-numeric: tabular-nums; font-weight: 400; }
-th:first-child, td:first-child { text-align: left; padding-left: 0; }
+th:first-child, td:first-child { text-align: left; padding-left: 0; white-space: nowrap; }
+.legend { display: flex; flex-wrap: wrap; gap: 0.1rem 1.1rem; font-size: 0.8125rem;
+          color: var(--ink-soft); }
+.legend i { display: inline-block; width: 1.6em; margin-right: 0.5em; vertical-align: 0.22em; }
+.caption { font-size: 0.8125rem; color: var(--ink-soft); }
 thead th { color: var(--ink-soft); }
 p { margin: 0 0 0.5rem; line-height: 1.5; font-size: 0.9375rem; }
 @media (max-width: 480px) { table { font-size: 0.8125rem; } th, td { padding: 0.18rem 0.25rem; } }
@@ -91,14 +96,36 @@ def figure(*, height: int | None = 360, label: str, **options: Any) -> Any:
 
 
 def style_legend(plot: Any, location: str = "top_right") -> None:
-    """Set a figure's legend in the lab's style, once it has one."""
+    """Set a figure's legend in the lab's style, once it has one.
+
+    Args:
+        plot: the figure.
+        location: in the figure; :func:`legend` is for where it would hide something.
+    """
     plot.legend.location = location
     plot.legend.label_text_font_size = "12px"
+    plot.legend.label_text_color = GREY
     plot.legend.spacing = 0
-    plot.legend.padding = 4
-    plot.legend.margin = 4
+    plot.legend.padding = plot.legend.margin = 4
     plot.legend.glyph_width = 16
-    plot.legend.border_line_alpha = 0.0
+    plot.legend.border_line_alpha = plot.legend.background_fill_alpha = 0.0
+
+
+def legend(entries: Iterable[tuple[str, str, str]]) -> pn.pane.HTML:
+    """A legend outside of the figure.
+
+    Args:
+        entries: for each line its colour, ``"solid"``, ``"dashed"`` or ``"dotted"``, and its
+            meaning.
+
+    Returns:
+        The pane.
+    """
+    shown = (
+        f'<span><i style="border-top:3px {dash} {colour}"></i>{escape(meaning)}</span>'
+        for colour, dash, meaning in entries
+    )
+    return html(f'<div class="legend">{"".join(shown)}</div>')
 
 
 def html(text: str = "", **options: Any) -> pn.pane.HTML:

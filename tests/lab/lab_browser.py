@@ -98,3 +98,49 @@ def show(page, room: str) -> None:
     """Scroll to a room and wait until its figure is there."""
     page.evaluate("name => document.getElementById(name).scrollIntoView()", room)
     page.locator(f"#{room} canvas").first.wait_for()
+
+
+def pixel(page, figure: str, x: float, y: float) -> tuple[float, float]:
+    """Where in the window a point of a named figure is."""
+    place = page.evaluate(
+        """([name, x, y]) => {
+          for (const document of Bokeh.documents) {
+            const found = document.get_model_by_name(name)
+            if (found == null) continue
+            const view = document.views_manager.find_one(found)
+            const box = view.canvas_view.el.getBoundingClientRect()
+            const frame = view.frame
+            return [box.left + frame.x_scale.compute(x), box.top + frame.y_scale.compute(y)]
+          }
+        }""",
+        [figure, x, y],
+    )
+    return place[0], place[1]
+
+
+def drag(page, figure: str, start, end, moves: int = 12) -> None:
+    """Press at one point of a figure, and let go at another."""
+    page.evaluate(
+        """name => {
+          const model = Bokeh.documents[0].get_model_by_name(name)
+          Bokeh.documents[0].views_manager.find_one(model).el.scrollIntoView({block: "center",
+            behavior: "instant"})
+        }""",
+        figure,
+    )
+    page.mouse.move(*pixel(page, figure, *start))
+    page.mouse.down()
+    for share in (n / moves for n in range(1, moves + 1)):
+        between = [a + share * (b - a) for a, b in zip(start, end, strict=True)]
+        page.mouse.move(*pixel(page, figure, *between))
+    page.mouse.up()
+
+
+def slide(page, room: str, name: str, presses: int) -> None:
+    """Move a slider of a room by the keyboard: to the right, or to the left if negative."""
+    handles = page.locator(f"#{room} .noUi-handle")
+    titles = page.locator(f"#{room} .bk-slider-title").all_inner_texts()
+    handle = handles.nth(next(n for n, text in enumerate(titles) if text.startswith(name)))
+    handle.focus()
+    for _ in range(abs(presses)):
+        handle.press("ArrowRight" if presses > 0 else "ArrowLeft")

@@ -110,6 +110,7 @@ class _View:
         self.session = session
         self.plot = theme.figure(
             height=None,
+            name="arrows-figure",
             label="Paths of θ under four algorithms over contours of an outer loss",
             x_range=(-REACH, REACH),
             y_range=(-REACH, REACH),

@@ -116,7 +116,14 @@ class _View:
         self.inner.param.watch(lambda _: self._show(), "value")
         self.linear.param.watch(self._changed, "value")
         self.strength.param.watch(self._changed, "value")
-        figures = pn.Column(self.by_inner.plot, self.by_linear.plot, self.spectrum, margin=0)
+        legend = theme.legend((COLOURS[name], SHAPES[name], LABELS[name]) for name in SHAPES)
+        caption = theme.html(
+            '<p class="caption">Eigenvalues of H + Λ at φ; the diamond is the least curvature '
+            "that CG saw. A cross on a curve above is a bad verdict, the ring is where you are.</p>"
+        )
+        figures = pn.Column(
+            legend, self.by_inner.plot, self.by_linear.plot, self.spectrum, caption, margin=0
+        )
         self.view = theme.beside(figures, self.inner, self.linear, self.strength, self.table)
         self._changed()
 
@@ -125,11 +132,10 @@ class _View:
 
     def _spectrum(self) -> Any:
         plot = theme.figure(
-            height=120,
+            height=100,
             label="Eigenvalues of H + Λ at φ",
             x_range=(-1.5, 14.5),
             y_range=(-1.0, 1.0),
-            x_axis_label="eigenvalues of H + Λ at φ, and (diamond) the least curvature CG saw",
         )
         plot.yaxis.visible = plot.ygrid.visible = False
         plot.add_layout(Span(location=0, dimension="height", line_color=theme.GREY, line_width=2))
@@ -206,7 +212,7 @@ class _Errors:
         for name, dash in SHAPES.items():
             self.plot.line(
                 "x", name, source=self.curves, color=COLOURS[name], line_dash=dash,
-                line_width=2, legend_label=LABELS[name],
+                line_width=2,
             )  # fmt: skip
         columns = ("x", "y", "marker", "size", "fill")
         self.points = ColumnDataSource({name: [] for name in columns}, name=f"{slug}-points")
@@ -216,7 +222,6 @@ class _Errors:
         )  # fmt: skip
         line = Span(location=0.5, dimension="width", line_color=theme.GREY, line_dash="dashed")
         self.plot.add_layout(line)
-        theme.style_legend(self.plot, "bottom_left")
 
     def show(self, x: np.ndarray, parts: dict[str, Any], verdicts: np.ndarray, at: int) -> None:
         """Draw the curves, mark bad verdicts with a cross, and the present point with a ring."""
@@ -277,4 +282,4 @@ def _share(value: Any) -> str:
     return f"{value:.1%}" if value < 10 else f"{value:.2g} times"
 
 
-ROOM = Room("inexact", "Inexact is fine, and when not", LEAD, build, NOTES, CODE, height=640)
+ROOM = Room("inexact", "Inexact is fine, and when not", LEAD, build, NOTES, CODE, height=690)

@@ -55,8 +55,8 @@ phi = pb.solve(pb.Proximal(loss, strength), theta, task.support,
                solver=pb.solvers.LBFGS(10), key=jax.random.key(0)).phi
 problem = pb.Proximal(loss, strength).problem(theta, task.support)
 jacobian = pb.implicit.jacobian(pb.implicit.linearise(problem, phi))
-outer, gradient, info = pb.imaml(loss, strength=strength).meta_gradient(
-    theta, task, jax.random.key(0))
+algorithm = pb.imaml(loss, strength=strength, linear_solver=pb.linear.CG(rtol=0.0))
+outer, gradient, info = algorithm.meta_gradient(theta, task, jax.random.key(0))
 """
 
 
@@ -104,6 +104,7 @@ class _View:
     def __init__(self, session: Session):
         self.plot = theme.figure(
             height=None,
+            name="pull-figure",
             label="Contours of two tasks' losses over two parameters, with θ and both optima",
             x_range=(-REACH, REACH),
             y_range=(-REACH, REACH),
@@ -208,7 +209,8 @@ class _View:
             "text",
             source=self.texts,
             text_color="colour",
-            text_font_size="15px",
+            text_font_size="16px",
+            text_font_style="bold",
             x_offset=9,
             y_offset=-9,
         )
@@ -263,7 +265,9 @@ class _View:
             curves.append((ring, colour, "dotted", 2.0))
             points.append((found.optimum, colour, "circle", 11))
         gradient = np.mean([found.meta_gradient for found in frame.tasks], axis=0)
-        curves.extend((line, theme.GREEN, "solid", 3.0) for line in drawing.arrow(theta, -gradient))
+        curves.extend(
+            (line, theme.GREEN, "solid", 3.0) for line in drawing.arrow(theta, -3.0 * gradient)
+        )
         for task, colour in zip(landscapes.tasks(frame.scene.kind), COLOURS, strict=True):
             points.append((np.asarray(task.query.centre), colour, "x", 10))
         self.curves.data = {
