@@ -55,27 +55,32 @@ class Sentinel(JSComponent):
     """
 
 
-def page(rooms: Sequence[Room], session: Session, *, lazy: bool = True) -> pn.Template:
+def page(rooms: Sequence[Room], session: Session, *, live: bool = True) -> pn.Template:
     """The whole page for one visitor.
 
     Args:
         rooms: in their order on the page; the first is built at once.
         session: the visitor's.
-        lazy: build the other rooms when they come into view, instead of at once.
+        live: whether a server answers: then the other rooms are built when they come into view;
+            otherwise all at once, with their widgets disabled.
 
     Returns:
         The template, to be served or saved.
     """
     template = pn.Template((HERE / "page.html").read_text(encoding="utf-8"), design=LabDesign)
-    intro = prose(INTRO if lazy else INTRO + EXPORTED)
+    intro = prose(INTRO if live else INTRO + EXPORTED)
     template.add_variable("lab_intro", intro)
     template.add_variable("lab_css", (HERE / "page.css").read_text(encoding="utf-8"))
     template.add_variable("lab_js", (HERE / "page.js").read_text(encoding="utf-8"))
     template.add_variable("lab_rooms", [_texts(room) for room in rooms])
     for number, room in enumerate(rooms):
-        later = lazy and number > 0
+        later = live and number > 0
         content = _when_seen(room, session) if later else _built(room, session)
-        template.add_panel(room.name, pn.Column(content, sizing_mode="stretch_width", margin=0))
+        root = pn.Column(content, sizing_mode="stretch_width", margin=0)
+        if not live:
+            for widget in root.select(pn.widgets.Widget):
+                widget.disabled = True
+        template.add_panel(room.name, root)
     return template
 
 
