@@ -15,27 +15,27 @@ point.setv({data: {x: [x], y: [y]}}, {sync: false})
 point.change.emit()
 asked.latest = [x, y]
 asked.send ??= () => {
-  if (asked.latest == null) return
+  // Two at a time: one is computed while the other is painted. One that got lost is given up.
+  const waiting = asked.data.n[0] - answered.data.n[0]
+  const lost = performance.now() - asked.sent > 1000
+  if (asked.latest == null || (waiting >= 2 && !lost)) return
   const [x, y] = asked.latest
   asked.latest = null
   asked.sent = performance.now()
   // The number makes it news even where the place is the same, so that an answer comes.
   asked.data = {x: [x], y: [y], n: [asked.data.n[0] + 1]}
 }
-if (asked.sent == null || performance.now() - asked.sent > 1000) asked.send()
+asked.send()
 """
 
-_ANSWERED = """
-asked.sent = null
-asked.send?.()
-"""
+_ANSWERED = "asked.send?.()"
 
 
 class DragPoint:
     """A point of a figure that a visitor drags, or puts somewhere with a click.
 
-    The browser draws the point at once and sends a new position only when the last one has been
-    answered, so that the figure is never behind by more than one computation.
+    The browser draws the point at once, and sends a new position only while fewer than two wait
+    for their answer, so that the figure is never behind by more than that.
 
     Args:
         plot: the Bokeh figure.
@@ -62,11 +62,13 @@ class DragPoint:
         plot.toolbar.active_drag = tool
         self._asked = ColumnDataSource({"x": [x], "y": [y], "n": [0]}, name=f"{name}-asked")
         self._answered = ColumnDataSource({"n": [0]}, name=f"{name}-answered")
-        self._answers = 0
         self._asked.on_change("data", lambda attr, old, new: moved(*self.asked))
-        arguments = {"plot": plot, "point": self.source, "asked": self._asked}
-        # Not used there: a model that nothing in the page refers to would not reach the browser.
-        arguments["answered"] = self._answered
+        arguments = {
+            "plot": plot,
+            "point": self.source,
+            "asked": self._asked,
+            "answered": self._answered,
+        }
         for event in ("tap", "pan", "panend"):
             plot.js_on_event(event, CustomJS(args=arguments, code=_MOVE))
         answer = CustomJS(args={"asked": self._asked}, code=_ANSWERED)
@@ -80,8 +82,8 @@ class DragPoint:
 
     def answer(self) -> None:
         """Tell the browser that the last position is computed and shown."""
-        self._answers += 1
-        self._answered.data = {"n": [self._answers]}
+        data: Any = self._asked.data
+        self._answered.data = {"n": [data["n"][0]]}
 
     def move(self, x: float, y: float) -> None:
         """Put the point somewhere from Python."""

@@ -4,6 +4,8 @@ A task's support and query losses have the same shape and stand a little apart, 
 two samples of the same data do.
 """
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -65,7 +67,8 @@ _CENTRES = ((-1.5, 0.9), (1.4, 1.1), (0.5, -1.7))
 _ANGLES = (0.5, -0.6, 1.9)
 
 
-def tasks(kind: str, count: int = 2) -> list[Task]:
+@functools.cache
+def tasks(kind: str, count: int = 2) -> tuple[Task, ...]:
     """The tasks of a figure.
 
     Args:
@@ -87,7 +90,7 @@ def tasks(kind: str, count: int = 2) -> list[Task]:
         place = np.asarray(centre)
         shift = 0.3 * np.asarray([np.sin(3 * angle), np.cos(3 * angle)])
         made.append(Task(landscape(place, angle), landscape(place + shift, angle)))
-    return made
+    return tuple(made)
 
 
 def grid(reach: float = REACH, points: int = 61) -> Float[np.ndarray, " n"]:

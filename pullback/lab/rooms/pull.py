@@ -1,5 +1,6 @@
 """Room 1. The pull: two tasks, one θ, and the springs between them."""
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,6 +17,8 @@ from pullback.lab.session import Session
 
 COLOURS = (theme.BLUE, theme.VERMILLION)
 START = (-0.1, -1.2)
+EMPTY = (np.zeros(0), np.zeros(0))
+NOTHING = (EMPTY, EMPTY)
 RADIUS = 0.35
 """Of the small circle about θ whose images the Jacobians draw."""
 
@@ -75,7 +78,7 @@ class Frame(NamedTuple):
 
     scene: Scene
     tasks: tuple[pull_math.Pulled, ...]
-    contours: dict[str, tuple[tuple[np.ndarray, np.ndarray], ...]]
+    contours: dict[str, "Curves"]
 
 
 def compute(scene: Scene) -> Frame:
@@ -84,15 +87,41 @@ def compute(scene: Scene) -> Frame:
     theta = np.asarray(scene.theta, np.float32)
     strength = np.asarray(scene.strength, np.float32)
     pulled = tuple(pull_math.pull(scene.solver, theta, strength, task) for task in tasks)
-    axis = landscapes.grid()
-    lines: dict[str, list[Any]] = {name: [] for name in ("loss", "pull", "sum")}
-    for task in tasks:
-        loss, pull = map(np.asarray, landscapes.surface(axis, task.support, theta, strength))
-        for name, values in (("loss", loss), ("pull", pull), ("sum", loss + pull)):
-            shown = name in scene.surfaces and not (name == "pull" and lines[name])
-            levels = landscapes.heights(values) if shown else np.zeros(0)
-            lines[name].append(landscapes.contours(axis, values, levels))
-    return Frame(scene, pulled, {name: tuple(found) for name, found in lines.items()})
+    return Frame(scene, pulled, _contours(scene))
+
+
+Curves = tuple[tuple[np.ndarray, np.ndarray], ...]
+
+
+def _contours(scene: Scene) -> dict[str, Curves]:
+    """The contour lines that are switched on; one set of them is drawn for the pull of both."""
+    theta = np.asarray(scene.theta, np.float32)
+    strength = np.asarray(scene.strength, np.float32)
+    lines: dict[str, Curves] = {"loss": NOTHING, "pull": NOTHING, "sum": NOTHING}
+    if "loss" in scene.surfaces:
+        lines["loss"] = _loss_contours(scene.kind)
+    if {"pull", "sum"} & set(scene.surfaces):
+        axis = landscapes.grid()
+        found = [
+            tuple(map(np.asarray, landscapes.surface(axis, task.support, theta, strength)))
+            for task in landscapes.tasks(scene.kind)
+        ]
+        if "pull" in scene.surfaces:
+            lines["pull"] = (_lines(axis, found[0][1]), EMPTY)
+        if "sum" in scene.surfaces:
+            lines["sum"] = tuple(_lines(axis, loss + pull) for loss, pull in found)
+    return lines
+
+
+@functools.cache
+def _loss_contours(kind: str) -> Curves:
+    axis, zero = landscapes.grid(), np.zeros(2, np.float32)
+    surfaces = [landscapes.surface(axis, t.support, zero, zero) for t in landscapes.tasks(kind)]
+    return tuple(_lines(axis, np.asarray(loss)) for loss, _ in surfaces)
+
+
+def _lines(axis: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return landscapes.contours(axis, values, landscapes.heights(values))
 
 
 def build(session: Session) -> Any:
@@ -144,6 +173,7 @@ class _View:
             widget.param.watch(self._typed, "value")
         self._place = START
         self._following = False
+        self._sent: dict[str, Any] = {}
         self.view = theme.beside(
             self.plot,
             pn.Row(self.kind, self.solver, margin=0),
@@ -254,8 +284,11 @@ class _View:
     def _show(self, frame: Frame) -> None:
         theta = np.asarray(frame.scene.theta)
         for name, sources in self.lines.items():
-            for source, (x, y) in zip(sources, frame.contours[name], strict=False):
-                source.data = {"x": x, "y": y}
+            for source, curve in zip(sources, frame.contours[name], strict=False):
+                # What has not changed since the last frame is not sent again.
+                if self._sent.get(source.id) is not curve:
+                    self._sent[source.id] = curve
+                    source.data = dict(zip("xy", curve, strict=True))
         curves, points = [], []
         turned = drawing.ellipse(theta, np.eye(2), RADIUS)
         curves.append((turned, theme.GREY, "dotted", 1.5))
