@@ -110,7 +110,8 @@ def arrows(kind: str, steps: int, thetas: Float[np.ndarray, "4 2"], strength: fl
         stacked(kind),
     )
     gradients, losses, codes, products = jax.device_get(found)
-    return Arrows(gradients, losses, codes, int(products))
+    # In double precision the length of a gradient does not overflow before the gradient does.
+    return Arrows(np.float64(gradients), np.float64(losses), codes, int(products))
 
 
 def angles(gradients: Float[np.ndarray, "4 2"]) -> Float[np.ndarray, "4 4"]:

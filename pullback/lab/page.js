@@ -44,7 +44,14 @@
   })
 
   // The server may end before the page does; a page that no longer answers says so.
-  const lost = () => { document.getElementById("lost")?.removeAttribute("hidden") }
-  document.addEventListener("connection_lost", lost)
-  window.pullbackLost = lost
+  const listen = setInterval(() => {
+    if (!window.Bokeh?.documents?.length) return
+    clearInterval(listen)
+    const message = document.getElementById("lost")
+    for (const shown of Bokeh.documents) {
+      shown.config.notify_connection_status = false
+      shown.on_event("connection_lost", () => { message.hidden = false })
+      shown.on_event("client_reconnected", () => { message.hidden = true })
+    }
+  }, 200)
 })()

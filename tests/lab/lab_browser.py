@@ -136,11 +136,9 @@ def drag(page, figure: str, start, end, moves: int = 12) -> None:
     page.mouse.up()
 
 
-def slide(page, room: str, name: str, presses: int) -> None:
+def slide(page, room: str, number: int, presses: int) -> None:
     """Move a slider of a room by the keyboard: to the right, or to the left if negative."""
-    handles = page.locator(f"#{room} .noUi-handle")
-    titles = page.locator(f"#{room} .bk-slider-title").all_inner_texts()
-    handle = handles.nth(next(n for n, text in enumerate(titles) if text.startswith(name)))
+    handle = page.locator(f"#{room} .noUi-handle").nth(number)
     handle.focus()
     for _ in range(abs(presses)):
         handle.press("ArrowRight" if presses > 0 else "ArrowLeft")

@@ -129,7 +129,7 @@ def test_lambda_moves_the_optima(visit):
     page = visit()
     show(page, "pull")
     assert reaches(page, expected(START))
-    slide(page, "pull", "log", 10)
+    slide(page, "pull", 0, 10)
     assert reaches(page, expected(START, 10**0.2))
 
 

@@ -117,22 +117,22 @@ class _View:
         )
         self.plot.grid.visible = False
         kinds = {text: name for name, text in landscapes.KINDS.items()}
-        self.kind = pn.widgets.Select(name="Losses", options=kinds, value="valley")
+        self.kind = pn.widgets.Select(label="Losses", options=kinds, value="valley")
         self.under = pn.widgets.Select(
-            name="Grey lines", options={"iMAML's outer loss": "imaml", "MAML's outer loss": "maml"}
+            label="Grey lines", options={"iMAML's outer loss": "imaml", "MAML's outer loss": "maml"}
         )
         self.steps = pn.widgets.DiscreteSlider(
-            name="Inner steps k", options=list(arrows_math.STEPS), value=5
+            label="Inner steps k", options=list(arrows_math.STEPS), value=5
         )
         self.strength = pn.widgets.FloatSlider(
-            name="log₁₀ λ (iMAML)", start=-2.0, end=2.0, step=0.1, value=0.0
+            label="log₁₀ λ (iMAML)", start=-2.0, end=2.0, step=0.1, value=0.0
         )
-        self.step = pn.widgets.Button(name="Step")
-        self.play = pn.widgets.Toggle(name="Play")
-        self.reset = pn.widgets.Button(name="Reset")
+        self.step = pn.widgets.Button(label="Step")
+        self.play = pn.widgets.Toggle(label="Play")
+        self.reset = pn.widgets.Button(label="Reset")
         number: dict[str, Any] = {"start": -REACH, "end": REACH, "step": 0.1, "width": 90}
         self.numbers = [
-            pn.widgets.FloatInput(name=f"start θ{sign}", value=value, **number)
+            pn.widgets.FloatInput(label=f"start θ{sign}", value=value, **number)
             for sign, value in zip("₁₂", START, strict=True)
         ]
         self.tables = theme.html()
@@ -222,7 +222,7 @@ class _View:
 
     def _played(self, event: Any) -> None:
         self._stop()
-        self.play.name = "Pause" if event.new else "Play"
+        self.play.label = "Pause" if event.new else "Play"
         self._stop = self.session.every(100, self._advance) if event.new else lambda: None
 
     def _advance(self) -> None:
@@ -261,15 +261,16 @@ class _View:
             shapes = drawing.arrow(theta, unit, longest=0.9)
             curves.extend((line, colour, "solid", 2.5) for line in shapes)
         self.curves.data = {
-            "xs": [curve[0][:, 0] for curve in curves],
-            "ys": [curve[0][:, 1] for curve in curves],
+            # Lists, not arrays: each array would be a message of its own.
+            "xs": [curve[0][:, 0].tolist() for curve in curves],
+            "ys": [curve[0][:, 1].tolist() for curve in curves],
             "colour": [curve[1] for curve in curves],
             "dash": [curve[2] for curve in curves],
             "width": [curve[3] for curve in curves],
         }
         self.points.data = {
-            "x": thetas[:, 0],
-            "y": thetas[:, 1],
+            "x": thetas[:, 0].tolist(),
+            "y": thetas[:, 1].tolist(),
             "colour": [theme.ALGORITHM_COLOURS[name] for name in NAMES],
             "marker": [MARKERS[name] for name in NAMES],
         }

@@ -98,12 +98,12 @@ def build(session: Session) -> Any:
 
 class _View:
     def __init__(self, session: Session):
-        self.inner = pn.widgets.IntSlider(name="Inner steps k", start=0, end=MOST, value=20)
+        self.inner = pn.widgets.IntSlider(label="Inner steps k", start=0, end=MOST, value=20)
         self.linear = pn.widgets.DiscreteSlider(
-            name="CG steps", options=list(LINEAR_STEPS), value=8
+            label="CG steps", options=list(LINEAR_STEPS), value=8
         )
         self.strength = pn.widgets.FloatSlider(
-            name="log₁₀ λ", start=-1.5, end=1.5, step=0.05, value=0.3
+            label="log₁₀ λ", start=-1.5, end=1.5, step=0.05, value=0.3
         )
         self.table = theme.html()
         self.by_inner = self._errors("inner steps", "By inner steps", (-1.0, MOST + 1.0))

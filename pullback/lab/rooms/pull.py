@@ -140,26 +140,26 @@ class _View:
         )
         self.plot.grid.visible = False
         self.kind = pn.widgets.Select(
-            name="Losses", options={text: name for name, text in landscapes.KINDS.items()}
+            label="Losses", options={text: name for name, text in landscapes.KINDS.items()}
         )
         self.solver = pn.widgets.Select(
-            name="Inner solver",
+            label="Inner solver",
             options={text: name for name, text in pull_math.SOLVERS.items()},
             value="gradient-descent",
         )
         options: dict[str, Any] = {"start": -2.0, "end": 2.0, "step": 0.05, "value": -0.3}
-        self.first = pn.widgets.FloatSlider(name="log₁₀ λ", **options)
-        self.second = pn.widgets.FloatSlider(name="log₁₀ λ₂", visible=False, **options)
-        self.diagonal = pn.widgets.Checkbox(name="Λ with a λ for each parameter")
+        self.first = pn.widgets.FloatSlider(label="log₁₀ λ", **options)
+        self.second = pn.widgets.FloatSlider(label="log₁₀ λ₂", visible=False, **options)
+        self.diagonal = pn.widgets.Checkbox(label="Λ with a λ for each parameter")
         self.surfaces = pn.widgets.CheckBoxGroup(
-            name="Surfaces",
+            label="Surfaces",
             options={"task losses": "loss", "pull": "pull", "their sums": "sum"},
             value=["loss"],
             inline=True,
         )
         number: dict[str, Any] = {"start": -REACH, "end": REACH, "step": 0.1, "width": 90}
         self.numbers = [
-            pn.widgets.FloatInput(name=name, value=value, **number)
+            pn.widgets.FloatInput(label=name, value=value, **number)
             for name, value in zip(("θ₁", "θ₂"), START, strict=True)
         ]
         self.table = theme.html()
@@ -263,7 +263,7 @@ class _View:
 
     def _split(self, _: Any) -> None:
         self.second.visible = self.diagonal.value
-        self.first.name = "log₁₀ λ₁" if self.diagonal.value else "log₁₀ λ"
+        self.first.label = "log₁₀ λ₁" if self.diagonal.value else "log₁₀ λ"
         self._changed()
 
     def _scene(self) -> Scene:
@@ -304,8 +304,9 @@ class _View:
         for task, colour in zip(landscapes.tasks(frame.scene.kind), COLOURS, strict=True):
             points.append((np.asarray(task.query.centre), colour, "x", 10))
         self.curves.data = {
-            "xs": [curve[0][:, 0] for curve in curves],
-            "ys": [curve[0][:, 1] for curve in curves],
+            # Lists, not arrays: each array would be a message of its own.
+            "xs": [curve[0][:, 0].tolist() for curve in curves],
+            "ys": [curve[0][:, 1].tolist() for curve in curves],
             "colour": [curve[1] for curve in curves],
             "dash": [curve[2] for curve in curves],
             "width": [curve[3] for curve in curves],
