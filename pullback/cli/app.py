@@ -11,6 +11,7 @@ from pullback.cli.adapt import adapt
 from pullback.cli.compare import compare
 from pullback.cli.evaluate import evaluate
 from pullback.cli.info import info
+from pullback.cli.lab import lab
 from pullback.cli.programs import keep_programs
 from pullback.cli.study import study
 from pullback.cli.supervisor import is_wanted, supervise
@@ -49,6 +50,7 @@ app.command()(evaluate)
 app.command()(adapt)
 app.command()(compare)
 app.command()(study)
+app.command()(lab)
 app.command()(info)
 
 

@@ -1,0 +1,1 @@
+"""The lab: one page of figures that the library itself computes, live."""

@@ -1,0 +1,54 @@
+"""The page without a server: every figure as it stands at the start."""
+
+import re
+import shutil
+from pathlib import Path
+
+import panel as pn
+from bokeh.resources import INLINE
+from panel.io.resources import CDN_DIST
+
+from pullback.errors import InputError, StorageError
+from pullback.lab.app import page
+from pullback.lab.rooms import ROOMS
+from pullback.lab.session import Session
+
+NAME = "index.html"
+
+
+def export_page(folder: Path, *, run: Path | None = None) -> Path:
+    """Write the page into a folder, with the scripts and style sheets that it needs.
+
+    Args:
+        folder: where to; made if it is missing.
+        run: a folder of runs to show, or of one run.
+
+    Returns:
+        The page's file.
+
+    Raises:
+        InputError: if ``folder`` is a file.
+        StorageError: if it cannot be written.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--export {folder} is a file", allowed="a folder, new or not")
+    template = page(ROOMS, Session(run), live=False)
+    target = folder / NAME
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        template.save(str(target), title="pullback lab", resources=INLINE)
+        _bring_style_sheets(target)
+    except OSError as error:
+        raise StorageError(f"{target} could not be written: {error.strerror or error}") from error
+    return target
+
+
+def _bring_style_sheets(page_file: Path) -> None:
+    """Put what the page would fetch from Panel's own host beside it."""
+    text = page_file.read_text(encoding="utf-8")
+    source = Path(pn.__file__).parent / "dist"
+    for name in set(re.findall(re.escape(CDN_DIST) + r"([\w./-]+)", text)):
+        copy = page_file.parent / "panel" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, copy)
+    page_file.write_text(text.replace(CDN_DIST, "panel/"), encoding="utf-8")

@@ -1,0 +1,57 @@
+(() => {
+  const root = document.documentElement
+  const dark = matchMedia("(prefers-color-scheme: dark)")
+  let chosen = null
+  try { chosen = localStorage.getItem("pullback-theme") } catch { /* no storage: follow the system */ }
+
+  // Bokeh reads colours from CSS when it paints, so a new theme needs a new picture.
+  const repaint = () => {
+    if (window.Bokeh?.index == null) return
+    const visit = (view) => {
+      view.request_repaint?.() ?? view.request_paint?.()
+      for (const child of view.child_views ?? []) visit(child)
+      for (const child of view.renderer_views?.values?.() ?? []) child.request_paint?.()
+      view.repaint?.()
+    }
+    for (const view of Bokeh.index.roots ?? Object.values(Bokeh.index)) visit(view)
+  }
+  const apply = () => {
+    const name = chosen ?? (dark.matches ? "dark" : "light")
+    root.dataset.theme = name
+    const button = document.getElementById("theme")
+    if (button) button.textContent = name === "dark" ? "Light" : "Dark"
+    repaint()
+  }
+  apply()
+  dark.addEventListener("change", apply)
+
+  addEventListener("DOMContentLoaded", () => {
+    apply()
+    document.getElementById("theme").addEventListener("click", () => {
+      chosen = root.dataset.theme === "dark" ? "light" : "dark"
+      try { localStorage.setItem("pullback-theme", chosen) } catch { /* only for this page then */ }
+      apply()
+    })
+    const links = new Map([...document.querySelectorAll("nav ol a")].map((a) => [a.hash.slice(1), a]))
+    const seen = new IntersectionObserver((entries) => {
+      for (const entry of entries) {
+        if (!entry.isIntersecting) continue
+        for (const a of links.values()) a.removeAttribute("aria-current")
+        links.get(entry.target.id)?.setAttribute("aria-current", "true")
+      }
+    }, {rootMargin: "-30% 0px -60% 0px"})
+    for (const section of document.querySelectorAll("main section[id]")) seen.observe(section)
+  })
+
+  // The server may end before the page does; a page that no longer answers says so.
+  const listen = setInterval(() => {
+    if (!window.Bokeh?.documents?.length) return
+    clearInterval(listen)
+    const message = document.getElementById("lost")
+    for (const shown of Bokeh.documents) {
+      shown.config.notify_connection_status = false
+      shown.on_event("connection_lost", () => { message.hidden = false })
+      shown.on_event("client_reconnected", () => { message.hidden = true })
+    }
+  }, 200)
+})()

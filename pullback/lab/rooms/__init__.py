@@ -1,0 +1,10 @@
+"""The rooms of the page, in their order: one line each."""
+
+from pullback.lab.room import Room
+from pullback.lab.rooms import arrows, inexact, pull
+
+ROOMS: tuple[Room, ...] = (
+    pull.ROOM,
+    arrows.ROOM,
+    inexact.ROOM,
+)

@@ -1,0 +1,67 @@
+"""A running lab, and a browser that looks at it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from lab_browser import CHROMIUM, FLAGS, PATIENCE, Lab, is_local
+
+pytest.importorskip("panel", reason="the lab's extra is not installed")
+
+
+BAD = ("error", "warning")
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """The lab that the tests of a process share."""
+    started = Lab("--port", "0", home=tmp_path_factory.mktemp("home"))
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium, by Playwright."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium found: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser, lab):
+    """``visit(width=…, scheme=…)`` opens the page anew; afterwards nothing may have gone wrong."""
+    contexts, wrong = [], []
+
+    def open_page(*, width=1280, height=900, scheme="light", url=None, anchor="", **options):
+        viewport = {"width": width, "height": height}
+        context = browser.new_context(viewport=viewport, color_scheme=scheme, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        home = url or lab.url
+        page.on(
+            "console", lambda m: wrong.append(m.text) if m.type in ("error", "warning") else None
+        )
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("request", lambda r: wrong.append(r.url) if not is_local(r.url, home) else None)
+        page.goto(home + anchor)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not wrong
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory):
+    """Where screenshots go: PULLBACK_LAB_PICTURES, or a temporary folder."""
+    folder = os.environ.get("PULLBACK_LAB_PICTURES")
+    path = Path(folder) if folder else tmp_path_factory.mktemp("pictures")
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,144 @@
+"""A lab in a process of its own, and what tests ask of a browser."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 120_000
+"""Milliseconds: a busy machine compiles slowly."""
+
+
+class Lab:
+    """A running ``pullback lab``."""
+
+    def __init__(self, *options: str, home: Path):
+        # Compiled programs and trained models of the tests stay out of the user's folder.
+        cache = {"XDG_CACHE_HOME": str(home)}
+        command = [sys.executable, "-m", "pullback.cli", "lab", "--no-browser", *options]
+        self.process = subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | cache,
+        )
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.readline()
+        while self.said and "The lab is at" not in self.said:
+            self.said = self.process.stdout.readline()
+        assert self.said, f"the lab ended at once, with {self.process.wait()}"
+        self.url = next(word for word in self.said.split() if word.startswith("http://"))
+
+    def interrupt(self) -> tuple[int, str]:
+        """Ctrl-C, once; gives the exit code and what was written after the address."""
+        self.process.send_signal(signal.SIGINT)
+        rest, _ = self.process.communicate(timeout=60)
+        return self.process.returncode, rest
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.communicate(timeout=60)
+
+
+def is_local(url: str, home: str) -> bool:
+    """Whether a request stays on this machine."""
+    return url.startswith((home, home.replace("http", "ws", 1), "data:", "blob:"))
+
+
+def model(page, name: str, attribute: str):
+    """An attribute of a Bokeh model of the page, as the browser has it.
+
+    Args:
+        page: the page.
+        name: the model's name.
+        attribute: of the model; ``data`` of a source gives lists.
+    """
+    return page.evaluate(
+        """([name, attribute]) => {
+          const pairs = (entries) => Object.fromEntries(entries.map(([k, v]) => [k, plain(v)]))
+          const plain = (x) => x instanceof Map ? pairs([...x])
+            : ArrayBuffer.isView(x) ? Array.from(x)
+            : Array.isArray(x) ? x.map(plain)
+            : x !== null && typeof x === "object" && x.constructor === Object
+              ? pairs(Object.entries(x)) : x
+          for (const document of Bokeh.documents) {
+            const found = document.get_model_by_name(name)
+            if (found != null) return plain(found[attribute])
+          }
+          return null
+        }""",
+        [name, attribute],
+    )
+
+
+def eventually(check, seconds: float = PATIENCE / 1000):
+    """The first result of ``check()`` that is true; the last one once the time is over."""
+    end = time.monotonic() + seconds
+    while not (found := check()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def show(page, room: str) -> None:
+    """Scroll to a room and wait until its figure is there."""
+    page.evaluate("name => document.getElementById(name).scrollIntoView()", room)
+    page.locator(f"#{room} canvas").first.wait_for()
+
+
+def pixel(page, figure: str, x: float, y: float) -> tuple[float, float]:
+    """Where in the window a point of a named figure is."""
+    place = page.evaluate(
+        """([name, x, y]) => {
+          for (const document of Bokeh.documents) {
+            const found = document.get_model_by_name(name)
+            if (found == null) continue
+            const view = document.views_manager.find_one(found)
+            const box = view.canvas_view.el.getBoundingClientRect()
+            const frame = view.frame
+            return [box.left + frame.x_scale.compute(x), box.top + frame.y_scale.compute(y)]
+          }
+        }""",
+        [figure, x, y],
+    )
+    return place[0], place[1]
+
+
+def drag(page, figure: str, start, end, moves: int = 12) -> None:
+    """Press at one point of a figure, and let go at another."""
+    page.evaluate(
+        """name => {
+          const model = Bokeh.documents[0].get_model_by_name(name)
+          Bokeh.documents[0].views_manager.find_one(model).el.scrollIntoView({block: "center",
+            behavior: "instant"})
+        }""",
+        figure,
+    )
+    page.mouse.move(*pixel(page, figure, *start))
+    page.mouse.down()
+    for share in (n / moves for n in range(1, moves + 1)):
+        between = [a + share * (b - a) for a, b in zip(start, end, strict=True)]
+        page.mouse.move(*pixel(page, figure, *between))
+    page.mouse.up()
+
+
+def slide(page, room: str, number: int, presses: int) -> None:
+    """Move a slider of a room by the keyboard: to the right, or to the left if negative."""
+    handle = page.locator(f"#{room} .noUi-handle").nth(number)
+    handle.focus()
+    for _ in range(abs(presses)):
+        handle.press("ArrowRight" if presses > 0 else "ArrowLeft")
