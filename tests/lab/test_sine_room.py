@@ -20,7 +20,10 @@ def test_points_are_placed_and_all_four_adapt(visit, pictures, width, scheme):
     page.locator("#sine").screenshot(path=pictures / f"sine-trained-{width}-{scheme}.png")
     page.locator("#sine button", has_text="Clear").click()
     assert eventually(lambda: marks(page) == 0)
-    box = page.locator("#sine .bk-Figure").first.bounding_box()
+    figure = page.locator("#sine .bk-Figure").first
+    figure.scroll_into_view_if_needed()
+    page.wait_for_timeout(1500)  # Scrolling is smooth, and rooms above may still grow.
+    box = figure.bounding_box()
     for i, (right, down) in enumerate([(0.3, 0.3), (0.5, 0.6), (0.7, 0.3)], start=1):
         page.mouse.click(box["x"] + right * box["width"], box["y"] + down * box["height"])
         assert eventually(lambda i=i: marks(page) == i)

@@ -313,4 +313,4 @@ def _fit_cells(fit: Fit | None, points: int) -> tuple[str, str]:
     return f"{before:.3g}", f"{after:.3g}"
 
 
-ROOM = Room("sine", "Sine in five points", LEAD, build, NOTES, CODE, height=520)
+ROOM = Room("sine", "Sine in five points", LEAD, build, NOTES, CODE, height=460)
