@@ -78,7 +78,9 @@ class Shelf:
 
     def put(self, arrays: PyTree[Any], facts: dict[str, Any]) -> Kept:
         """Keep a result; a folder that cannot be written is done without."""
-        leaves = {f"leaf{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(arrays))}
+        leaves: dict[str, Any] = {
+            f"leaf{i}": np.asarray(x) for i, x in enumerate(jax.tree.leaves(arrays))
+        }
 
         def write(path: Path) -> None:
             with path.open("wb") as stream:

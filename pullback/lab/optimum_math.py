@@ -58,13 +58,13 @@ class Well(NamedTuple):
 
     Args:
         phi: φ*.
-        count: how many of the runs.
+        runs: how many ended here.
         outer: the query loss there.
         gradient: the implicit gradient there.
     """
 
     phi: float
-    count: int
+    runs: int
     outer: float
     gradient: float
 
@@ -202,7 +202,7 @@ def _wells(
         phi = float(found["polished"][run])
         if not wells or phi - wells[-1].phi > 1e-3:
             wells.append(Well(phi, 0, float(found["outer"][run]), float(found["implicit"][run])))
-        wells[-1] = wells[-1]._replace(count=wells[-1].count + 1)
+        wells[-1] = wells[-1]._replace(runs=wells[-1].runs + 1)
         well[run] = len(wells) - 1
     return well, tuple(wells)
 

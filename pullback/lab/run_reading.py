@@ -173,7 +173,7 @@ def read(path: Path, root: Path) -> Reading:
     try:
         run = Run.open(path)
     except Exception as error:
-        return Reading(name, path, seen, written=written, trouble=_first(error))
+        return Reading(name, path, seen, written=written, trouble=_first(error, path))
     try:
         lines = run.metrics()
         curves = {n: _curve(lines, kind, value) for n, (kind, value) in _CURVES.items()}
@@ -192,12 +192,13 @@ def read(path: Path, root: Path) -> Reading:
             next((str(x.get("message")) for x in lines[::-1] if x.get("kind") == "failed"), ""),
         )
     except Exception as error:
-        return Reading(name, path, seen, run.config, written=written, trouble=_first(error))
+        return Reading(name, path, seen, run.config, written=written, trouble=_first(error, path))
 
 
-def _first(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0]
-    return text or type(error).__name__
+def _first(error: Exception, path: Path) -> str:
+    """An error's first line, without the way to the run, which is known where it is read."""
+    text = str(error).strip().split("\n")[0] or type(error).__name__
+    return text.replace(f"{path}/", "").replace(str(path), path.name)
 
 
 def _number(value: Any) -> float:
@@ -268,17 +269,19 @@ def differences(readings: Sequence[Reading]) -> list[tuple[str, list[str]]]:
     """
     settings = [asdict(r.config) if r.config is not None else None for r in readings]
     known = [each for each in settings if each is not None]
-    rows = []
-    for section in SECTIONS:
-        for name in known[0][section] if known else ():
-            if len({repr(each[section][name]) for each in known}) > 1:
-                rows.append(
-                    (
-                        f"{section}.{name}",
-                        [_shown(s[section][name]) if s is not None else "–" for s in settings],
-                    )
-                )
-    return rows
+    different = [
+        (section, name)
+        for section in SECTIONS
+        for name in (known[0][section] if known else ())
+        if len({repr(each[section][name]) for each in known}) > 1
+    ]
+    return [
+        (
+            f"{section}.{name}",
+            [_shown(each[section][name]) if each is not None else "–" for each in settings],
+        )
+        for section, name in different
+    ]
 
 
 def _shown(value: Any) -> str:

@@ -6,7 +6,7 @@ import pytest
 from run_folders import make_run
 
 from pullback import checkpoint, experiment
-from pullback.lab import game_math, run_reading
+from pullback.lab import game_math, game_panel, run_reading
 from pullback.lab.game_math import Answer, Player, Round
 from pullback.lab.pad import data_url
 from pullback.lab.rooms import game as room
@@ -16,7 +16,7 @@ from pullback.tasks import load_glyphs
 TINY = {
     "data": {"dataset": "glyphs", "queries": 2},
     "model": {"width": 4, "groups": 2},
-    "algorithm": {"name": "imaml", "inner_steps": 2, "linear_steps": 1},
+    "algorithm": {"name": "imaml", "inner_steps": 8, "linear_steps": 1},
     "training": {"steps": 2, "tasks_per_step": 1},
 }
 CIRCLE = [[(0.3 + 0.1 * np.cos(a), 0.2 + 0.1 * np.sin(a)) for a in np.linspace(0, 6.28, 50)]]
@@ -132,7 +132,7 @@ def test_the_score_counts_a_round_once_both_have_answered(player, monkeypatch):
     view = room._View(Session())
     view._ready(player)
     view._next()
-    for number in range(1, room.ROUNDS + 1):
+    for number in range(1, game_panel.ROUNDS + 1):
         assert view.round is not None and view.answer is not None
         label = view.round.label
         assert "sealed" in view.bars.object and "✓" not in view.bars.object
@@ -140,7 +140,7 @@ def test_the_score_counts_a_round_once_both_have_answered(player, monkeypatch):
         view._guessed((label + 1) % 5, None)
         assert view.score[0] == view.score[2] == number
         assert "You said" in view.bars.object
-        if number < room.ROUNDS:
+        if number < game_panel.ROUNDS:
             view._next()
     assert view.play.name == "Play again"
     view._next()
@@ -164,7 +164,7 @@ def test_a_drawing_leads_to_an_answer(player):
 def test_panel_shows_no_nan():
     answer = Answer(np.array([1.0, 0, 0, 0, 0]), float("nan"), 0.1)
     now = Round(np.zeros((5, 28, 28), np.uint8), np.zeros((28, 28), np.uint8), 2)
-    assert "nan" not in room.panel(answer, now, 1, [0, 0, 1], True, [], False)
+    assert "nan" not in game_panel.panel(answer, now, 1, [0, 0, 1], True, [], False)
 
 
 def test_a_picture_keeps_its_ink():
@@ -181,7 +181,8 @@ def test_a_picture_keeps_its_ink():
 def test_pens_are_as_wide_as_the_data_sets_strokes():
     glyphs = load_glyphs()
     ours = game_math.ink(CIRCLE, Player("", game_math.small_config(), None, glyphs, {}).pen)
-    assert width(ours[None]) == pytest.approx(width(glyphs.images.reshape(-1, 28, 28)[::7]), rel=0.1)
+    theirs = width(glyphs.images.reshape(-1, 28, 28)[::7])
+    assert width(ours[None]) == pytest.approx(theirs, rel=0.1)
 
 
 def width(images):

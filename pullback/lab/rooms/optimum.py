@@ -26,11 +26,12 @@ descent from $\theta$ with noise in each gradient. Run it two hundred times and 
 wells. Each landing $\phi_k^*$ is an optimum of $L + \tfrac{\lambda}{2}(\phi-\theta)^2$, and has an
 implicit gradient,
 
-$$\frac{dL^{\text{query}}_k}{d\theta} = \frac{\lambda}{H_k+\lambda}\, \nabla L^{\text{query}}(\phi_k^*),
-\qquad H_k = \nabla^2 L(\phi_k^*),$$
+$$\frac{dL_k}{d\theta} = \frac{\lambda}{H_k+\lambda}\, \nabla L^{\text{query}}(\phi_k^*)$$
 
-in which the way there does not occur: all runs that land in one well have the *same* gradient,
-whatever the noise did to them. Unrolling differentiates each noisy path, and differs from run to run.
+with $L_k = L^{\text{query}}(\phi_k^*)$ and the curvature $H_k = \nabla^2 L(\phi_k^*)$. The way
+there does not occur in it: all runs that land in one well have the *same* gradient, whatever the
+noise did to them. The arrows point against it. Unrolling differentiates each noisy path, and
+differs from run to run.
 """
 
 NOTES = r"""
@@ -49,6 +50,12 @@ landings = land(Scene(theta=0.55, strength=1.0, noise=6.0, steps=20, seed=0))
 average, truth = landings.implicit["mean"], landings.true["mean"]
 """
 
+LINES = (
+    ("support", "support loss", theme.GREY, "dotted", 1.5),
+    ("inner", "with the pull", theme.GREY, "solid", 2.0),
+    ("query", "query loss", theme.GREEN, "dashed", 1.5),
+)
+
 
 def compute(scene: Scene) -> tuple[Landings, tuple[Float[np.ndarray, " n"], ...]]:
     """Everything that the room shows."""
@@ -66,15 +73,15 @@ class _View:
         self.plot = theme.figure(
             height=330,
             label="The inner loss with its wells, and where two hundred noisy descents landed",
-            x_range=Range1d(*X_RANGE),
-            y_range=Range1d(-1, 3),
+            x_range=Range1d(start=X_RANGE[0], end=X_RANGE[1]),
+            y_range=Range1d(start=-1, end=3),
             y_axis_label="loss",
         )
         self.counts = theme.figure(
             height=150,
             label="How many descents stopped where",
             x_range=self.plot.x_range,
-            y_range=Range1d(0, 100),
+            y_range=Range1d(start=0, end=100),
             x_axis_label="φ",
             y_axis_label="runs",
         )
@@ -100,6 +107,7 @@ class _View:
                 self.noise,
                 self.steps,
                 self.again,
+                theme.html(legend()),
                 self.table,
             ),
             sizing_mode="stretch_width",
@@ -108,18 +116,12 @@ class _View:
 
     def _draw(self) -> None:
         self.lines = {}
-        for name, label, colour, dash, width in (
-            ("support", "support loss", theme.GREY, "dotted", 1.5),
-            ("inner", "with the pull", theme.GREY, "solid", 2.0),
-            ("query", "query loss", theme.GREEN, "dashed", 1.5),
-        ):
+        for name, _, colour, dash, width in LINES:
             self.lines[name] = ColumnDataSource({"x": [], "y": []})
             self.plot.line(
                 "x", "y", source=self.lines[name], color=colour, line_dash=dash,
-                line_width=width, legend_label=label,
+                line_width=width,
             )  # fmt: skip
-        theme.style_legend(self.plot, "top_center")
-        self.plot.legend.orientation = "horizontal"
         columns = ("x", "y", "colour", "marker", "size")
         self.landed = ColumnDataSource({c: [] for c in columns}, name="optimum-landings")
         self.plot.scatter(
@@ -147,9 +149,7 @@ class _View:
 
     def _ask(self) -> None:
         strength = 10.0**self.strength.value
-        self._live(
-            Scene(self.theta.value, strength, self.noise.value, self.steps.value, self.seed)
-        )
+        self._live(Scene(self.theta.value, strength, self.noise.value, self.steps.value, self.seed))
 
     def _failed(self, error: Exception) -> None:
         self.table.object = f'<p class="bad">This could not be computed: {escape(str(error))}</p>'
@@ -164,17 +164,17 @@ class _View:
             return optimum_math.curves(scene, np.asarray(at, float))[1]
 
         looks = [colour_of(k) for k in found.well]
-        data: dict[str, list[Any]] = {"x": found.raw.tolist(), "y": height(found.raw).tolist()}
+        data: dict[str, Any] = {"x": found.raw.tolist(), "y": height(found.raw).tolist()}
         data |= {"colour": looks, "marker": [marker_of(k) for k in found.well]}
         data["size"] = [5] * len(looks)
-        arrows: dict[str, list[Any]] = {"xs": [], "ys": [], "colour": []}
+        arrows: dict[str, Any] = {"xs": [], "ys": [], "colour": []}
         for k, well in enumerate(found.wells):
             level = float(height(well.phi))
             data["x"].append(well.phi)
             data["y"].append(level)
             data["colour"].append(colour_of(k))
             data["marker"].append(marker_of(k))
-            data["size"].append(10 + 14 * (well.count / RUNS) ** 0.5)
+            data["size"].append(10 + 14 * (well.runs / RUNS) ** 0.5)
             for xs, ys in arrow(well.phi, level, -well.gradient):
                 arrows["xs"].append(xs)
                 arrows["ys"].append(ys)
@@ -187,6 +187,17 @@ class _View:
         top = float(np.max(np.append(shown, [2.0, height(scene.theta)])))
         self.plot.y_range.update(start=-0.8, end=min(12.0, 1.25 * top + 0.5))
         self.table.object = readings(found)
+
+
+def legend() -> str:
+    """What the lines are, as HTML."""
+    lines = (
+        f'<span style="white-space:nowrap;margin-right:1rem"><span style="display:inline-block;'
+        f"width:1.6rem;border-top:2.5px {dash} {colour};vertical-align:0.25em;"
+        f'margin-right:0.4rem"></span>{label}</span>'
+        for _, label, colour, dash, _ in LINES
+    )
+    return f'<p class="soft" style="font-size:0.8125rem">{"".join(lines)}</p>'
 
 
 def colour_of(well: int) -> str:
@@ -208,11 +219,11 @@ def arrow(x: float, y: float, length: float) -> list[tuple[list[float], list[flo
     return [([x, tip], [y, y]), ([tip - back, tip, tip - back], [y + 0.07, y, y - 0.07])]
 
 
-def histogram(found: Landings) -> dict[str, list[Any]]:
+def histogram(found: Landings) -> dict[str, Any]:
     """Bars of how many runs stopped where, stacked by the optimum they belong to."""
     edges = np.linspace(*X_RANGE, BINS + 1)
     bottom = np.zeros(BINS)
-    data: dict[str, list[Any]] = {c: [] for c in ("left", "right", "bottom", "top", "colour")}
+    data: dict[str, Any] = {c: [] for c in ("left", "right", "bottom", "top", "colour")}
     for k in range(-1, len(found.wells)):
         count = np.histogram(found.raw[found.well == k], edges)[0]
         for i in np.flatnonzero(count):
@@ -227,22 +238,23 @@ def histogram(found: Landings) -> dict[str, list[Any]]:
 
 def readings(found: Landings) -> str:
     """The numbers beside the figure, as HTML."""
-    ranked = sorted(range(len(found.wells)), key=lambda k: -found.wells[k].count)[:ROWS]
+    ranked = sorted(range(len(found.wells)), key=lambda k: -found.wells[k].runs)[:ROWS]
     rows = []
     for k in sorted(ranked):
         well = found.wells[k]
-        share = f"{100 * well.count / RUNS:.0f} %"
+        share = f"{100 * well.runs / RUNS:.0f} %"
         cells = (f"{theme.swatch(colour_of(k))}{well.phi:.3f}", share)
         cells += (_number(well.outer), _number(well.gradient))
         rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
     others = len(found.wells) - len(ranked)
     if others:
-        left = sum(w.count for k, w in enumerate(found.wells) if k not in ranked)
+        left = sum(w.runs for k, w in enumerate(found.wells) if k not in ranked)
         rows.append(f"<tr><td>{others} more</td><td>{100 * left / RUNS:.0f} %</td><td></td>"
                     "<td></td></tr>")  # fmt: skip
     saddle = int(np.sum(found.well < 0))
     if saddle:
-        rows.append(f"<tr><td>in none</td><td>{100 * saddle / RUNS:.0f} %</td><td></td><td></td></tr>")
+        share = f"{100 * saddle / RUNS:.0f} %"
+        rows.append(f"<tr><td>in none</td><td>{share}</td><td></td><td></td></tr>")
     heads = "".join(f"<th>{h}</th>" for h in ("φ*", "runs", "query loss", "implicit gradient"))
     first = f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
     lines = (
@@ -251,7 +263,8 @@ def readings(found: Landings) -> str:
         ("the largest of the unrolled", _number(found.largest)),
         ("derivative of the expected loss", _with_interval(found.true)),
     )
-    body = "".join(f"<tr><td>{name}</td><td>{value}</td></tr>" for name, value in lines)
+    cell = '<td style="white-space:nowrap">'
+    body = "".join(f"<tr><td>{name}</td>{cell}{value}</td></tr>" for name, value in lines)
     return f'{first}<table style="margin-top:0.9rem"><tbody>{body}</tbody></table>'
 
 

@@ -117,8 +117,8 @@ class _View:
             y_axis_type=scale,
             y_axis_label=title,
             x_axis_label="meta-step",
-            x_range=Range1d(0, 1),
-            y_range=Range1d(0.1, 1),
+            x_range=Range1d(start=0, end=1),
+            y_range=Range1d(start=0.1, end=1),
         )
         if scale == "log":
             plot.yaxis[0].ticker = LogTicker(mantissas=[1, 2, 5], desired_num_ticks=4)
@@ -242,7 +242,7 @@ def limits(
 
 def headline(folder: Path, readings: Sequence[Reading]) -> str:
     """What stands above the figures, as HTML."""
-    where = f"<code>{escape(str(folder))}</code>"
+    where = f'<code style="overflow-wrap:anywhere">{escape(str(folder))}</code>'
     if not readings:
         return (
             f"<p>There is no run in {where} yet. One appears here as soon as "
@@ -275,7 +275,7 @@ def overview(readings: Sequence[Reading], looks: dict[str, tuple[str, str]]) -> 
         best = (validation.max() if accuracy else validation.min()) if len(validation) else math.nan
         flagged = ", ".join(f"{n} {name}" for name, n in reading.verdicts.items() if name != "ok")
         cells = (
-            f"{mark}{escape(reading.name)}{why}",
+            f'<span style="white-space:nowrap">{mark}{escape(reading.name)}</span>{why}',
             reading.config.algorithm.name,
             f'<span class="{tone}">{state}</span>',
             f"{reading.step} of {reading.config.training.steps}",
