@@ -9,12 +9,13 @@ from pullback.lab.session import Session
 
 
 class InView(JSComponent):
-    """Tells Python each time its place comes into view or leaves it.
+    """Tells Python once the browser has it, and each time its place comes into view or leaves it.
 
     A hidden tab is out of view. Put it first in a room that follows something.
     """
 
-    seen = param.Boolean(default=False)
+    there = param.Boolean(default=False, doc="Whether the browser has it.")
+    seen = param.Boolean(default=False, doc="Whether it is in view, or nearly so.")
 
     _esm = """
     export function render({model, el}) {
@@ -30,6 +31,7 @@ class InView(JSComponent):
       }, {rootMargin: "900px 0px 200px 0px"})
       observer.observe(el)
       document.addEventListener("visibilitychange", tell)
+      model.there = true
       model.on("remove", () => {
         observer.disconnect()
         document.removeEventListener("visibilitychange", tell)
@@ -58,5 +60,5 @@ def once_there(session: Session, action: Callable[[], None]) -> InView:
             eye.param.unwatch(watcher)
             action()
 
-    watcher = eye.param.watch(begin, "seen")
+    watcher = eye.param.watch(begin, "there")
     return eye

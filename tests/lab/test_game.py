@@ -13,6 +13,7 @@ from pullback.lab.rooms import game as room
 from pullback.runs import Run
 from pullback.tasks import load_glyphs
 
+pytestmark = pytest.mark.filterwarnings("ignore:Widget.name is deprecated")
 TINY = {
     "data": {"dataset": "glyphs", "queries": 2},
     "model": {"width": 4, "groups": 2},
