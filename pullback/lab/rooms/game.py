@@ -79,9 +79,10 @@ class _View:
         self.guess: int | None = None
         self.score = [0, 0, 0]
         self.choice = pn.widgets.Select(name="Who plays", options=[SMALL], visible=False)
-        self.pick = pn.widgets.Button(name="Pick five for me")
-        self.wipe = pn.widgets.Button(name="Clear all")
-        self.play = pn.widgets.Button(name="Ten rounds against it")
+        fit = {"sizing_mode": "fixed", "height": 34}
+        self.pick = pn.widgets.Button(name="Pick five for me", width=150, **fit)
+        self.wipe = pn.widgets.Button(name="Clear all", width=100, **fit)
+        self.play = pn.widgets.Button(name="Ten rounds against it", width=180, **fit)
         self.status, self.bars = theme.html(), theme.html()
         self.pads = [Pad(label=name) for name in NAMES]
         self.query = Pad(label="Which one is this?")
@@ -95,19 +96,24 @@ class _View:
             once_there(session, self._begin),
             self.choice,
             self.status,
-            pn.Row(self.pick, self.wipe, self.play, margin=0),
+            pn.FlexBox(self.pick, self.wipe, self.play, sizing_mode="stretch_width", margin=0),
             self._layout(),
             sizing_mode="stretch_width",
             margin=0,
         )
 
     def _layout(self) -> Any:
-        def cell(pad: Pad, width: int, *more: Any) -> Any:
-            styles = {"flex": f"1 1 {width}px", "max-width": "200px", "min-width": "0"}
-            return pn.Column(pad, *more, styles=styles, margin=0)
-
-        cells = [cell(p, 92, button) for p, button in zip(self.pads, self.buttons, strict=True)]
-        support = pn.FlexBox(*cells, gap="10px", sizing_mode="stretch_width", margin=(4, 10))
+        # Five in a row, or three where there is no room for five.
+        styles = {"flex": "0 1 calc(20% - 10px)", "min-width": "min(104px, 31%)"}
+        support = pn.FlexBox(
+            *(
+                pn.Column(pad, button, styles=styles, margin=0)
+                for pad, button in zip(self.pads, self.buttons, strict=True)
+            ),
+            gap="10px",
+            sizing_mode="stretch_width",
+            margin=(4, 10),
+        )
         query = pn.Column(self.query, styles={"flex": "0 1 220px"}, width=220, margin=(4, 10))
         answer = pn.Column(self.bars, styles={"flex": "1 1 260px", "min-width": "0"}, margin=0)
         below = pn.FlexBox(query, answer, gap="20px", sizing_mode="stretch_width", margin=0)
