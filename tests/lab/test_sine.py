@@ -9,6 +9,7 @@ import pytest
 import pullback as pb
 from pullback.lab import sine_math
 from pullback.lab.rooms import sine as room
+from pullback.lab.session import Session
 
 SMALL = dataclasses.replace(sine_math.RECIPES["reptile"], steps=3, tasks_per_step=2)
 POINTS = np.array([[-1.0, 0.5], [0.5, 2.0], [2.0, -1.0]], np.float32)
@@ -72,3 +73,18 @@ def test_another_wave_goes_through_its_points():
     assert len(points) == 5
     for x, y in points:
         assert np.interp(x, sine_math.line(), truth) == pytest.approx(y, abs=0.02)
+
+
+@pytest.mark.filterwarnings("ignore:Widget.name is deprecated")
+def test_two_quick_clicks_place_two_points_and_a_double_click_one(tiny, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    view = room._View(Session())
+    view._put(())
+    view._tapped(1.0, 1.0)
+    view._tapped(-3.0, 1.0, twice=True)
+    assert len(view.points) == 2
+    view._tapped(-3.0, 1.0, twice=True)
+    assert len(view.points) == 2
+    view._tapped(-3.0, 1.0)
+    assert view.points == ((1.0, 1.0),)
+    assert "trained once the page is alive" in view.table.object

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import panel as pn
-from bokeh.events import Tap
+from bokeh.events import DoubleTap, Tap
 from bokeh.models import ColumnDataSource
 from jaxtyping import Float
 
@@ -192,6 +192,8 @@ class _View:
 
     def _watch(self) -> None:
         self.plot.on_event(Tap, lambda event: self._tapped(event.x, event.y))
+        # Two quick clicks in two places come as a tap and a double tap.
+        self.plot.on_event(DoubleTap, lambda event: self._tapped(event.x, event.y, twice=True))
         self.add.on_click(lambda _: self._tapped(self.x.value, self.y.value))
         self.clear.on_click(lambda _: self._put(()))
         self.another.on_click(lambda _: self._another())
@@ -234,9 +236,13 @@ class _View:
         self.said[name] = f'<span class="bad">failed: {escape(str(error))}</span>'
         self._write()
 
-    def _tapped(self, x: float | None, y: float | None) -> None:
-        if x is not None and y is not None:
-            self._put(toggled(self.points, x, y))
+    def _tapped(self, x: float | None, y: float | None, *, twice: bool = False) -> None:
+        if x is None or y is None:
+            return
+        points = toggled(self.points, x, y)
+        # A double click on one place has put a point there already, which is to stay.
+        if not twice or len(points) > len(self.points):
+            self._put(points)
 
     def _another(self) -> None:
         self.drawn += 1
