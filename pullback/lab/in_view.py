@@ -1,0 +1,64 @@
+"""Whether a place of the page is in view, so that what nobody sees need not be kept up."""
+
+from collections.abc import Callable
+
+import param
+from panel.custom import JSComponent
+
+from pullback.lab.session import Session
+
+
+class InView(JSComponent):
+    """Tells Python once the browser has it, and each time its place comes into view or leaves it.
+
+    A hidden tab is out of view. Put it first in a room that follows something.
+    """
+
+    there = param.Boolean(default=False, doc="Whether the browser has it.")
+    seen = param.Boolean(default=False, doc="Whether it is in view, or nearly so.")
+
+    _esm = """
+    export function render({model, el}) {
+      el.style.cssText = "display:block;width:1px;height:1px"
+      let near = false, leaving = false
+      const tell = () => { if (!leaving) model.seen = near && !document.hidden }
+      // A page that is being closed is hidden too, and its connection is gone by then.
+      addEventListener("pagehide", () => { leaving = true })
+      addEventListener("pageshow", () => { leaving = false })
+      const observer = new IntersectionObserver((entries) => {
+        near = entries[entries.length - 1].isIntersecting
+        tell()
+      }, {rootMargin: "900px 0px 200px 0px"})
+      observer.observe(el)
+      document.addEventListener("visibilitychange", tell)
+      model.there = true
+      model.on("remove", () => {
+        observer.disconnect()
+        document.removeEventListener("visibilitychange", tell)
+      })
+    }
+    """
+
+
+def once_there(session: Session, action: Callable[[], None]) -> InView:
+    """Run an action once the browser has the room: what is changed before may not reach it.
+
+    Args:
+        session: the visitor's; without a document the action runs at once.
+        action: changes figures or widgets of the room, or asks for what does.
+
+    Returns:
+        What to put first in the room.
+    """
+    eye = InView()
+    if session.document is None:
+        action()
+        return eye
+
+    def begin(event: param.parameterized.Event) -> None:
+        if event.new:
+            eye.param.unwatch(watcher)
+            action()
+
+    watcher = eye.param.watch(begin, "there")
+    return eye

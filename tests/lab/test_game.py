@@ -1,0 +1,192 @@
+"""The few-shot game: what it computes, without a browser."""
+
+import jax
+import numpy as np
+import pytest
+from run_folders import make_run
+
+from pullback import checkpoint, experiment
+from pullback.lab import game_math, game_panel, run_reading
+from pullback.lab.game_math import Answer, Player, Round
+from pullback.lab.pad import data_url
+from pullback.lab.rooms import game as room
+from pullback.runs import Run
+from pullback.tasks import load_glyphs
+
+pytestmark = pytest.mark.filterwarnings("ignore:Widget.name is deprecated")
+TINY = {
+    "data": {"dataset": "glyphs", "queries": 2},
+    "model": {"width": 4, "groups": 2},
+    "algorithm": {"name": "imaml", "inner_steps": 8, "linear_steps": 1},
+    "training": {"steps": 2, "tasks_per_step": 1},
+}
+CIRCLE = [[(0.3 + 0.1 * np.cos(a), 0.2 + 0.1 * np.sin(a)) for a in np.linspace(0, 6.28, 50)]]
+
+
+def extent(image):
+    rows, columns = np.nonzero(image > 100)
+    return rows.min(), rows.max(), columns.min(), columns.max()
+
+
+def test_a_drawing_is_centred_and_brought_to_size():
+    image = game_math.ink(CIRCLE, 3.0)
+    top, bottom, left, right = extent(image)
+    assert image.dtype == np.uint8 and image.shape == (28, 28) and image.max() == 255
+    assert 18 <= bottom - top + 1 <= 20 and 18 <= right - left + 1 <= 20
+    assert abs(top + bottom - 27) <= 1 and abs(left + right - 27) <= 1
+    # A ring: no ink in the middle.
+    assert image[12:16, 12:16].max() == 0
+
+
+@pytest.mark.parametrize("pen", [1.6, 3.0])
+def test_strokes_are_as_thick_as_asked(pen):
+    image = game_math.ink([[(0.5, 0.1), (0.5, 0.9)]], pen) / 255
+    assert image[14].sum() == pytest.approx(pen, abs=0.4)
+
+
+@pytest.mark.parametrize(
+    "strokes",
+    [
+        [],
+        [[]],
+        [None, 3, "text"],
+        [[("a", "b"), (1,), None]],
+        [[(float("nan"), 0.5), (float("inf"), 0.5)]],
+    ],
+)
+def test_what_is_no_drawing_gives_an_empty_picture(strokes):
+    assert game_math.ink(strokes, 3.0).max() == 0
+
+
+def test_a_dot_stays_a_dot_and_what_is_outside_comes_in():
+    top, bottom, left, right = extent(game_math.ink([[(0.1, 0.9)]], 3.0))
+    assert bottom - top <= 4 and right - left <= 4
+    assert game_math.ink([[(-1e9, 1e300), (2, 0.5)]], 3.0).max() == 255
+
+
+def test_a_round_shows_two_drawings_of_the_same_class():
+    images = load_glyphs()
+    by_class = {image.tobytes(): c for c, row in enumerate(images.images) for image in row}
+    scripts = []
+    for seed in range(10):
+        found = game_math.draw_round(images, 5, (seed, 1))
+        classes = [by_class[image.tobytes()] for image in found.support]
+        assert len(set(classes)) == 5
+        assert by_class[found.query.tobytes()] == classes[found.label]
+        assert not np.array_equal(found.query, found.support[found.label])
+        scripts.append(len({images.groups[c] for c in classes}))
+    assert np.median(scripts) == 1
+    again = game_math.draw_round(images, 5, (3, 1))
+    np.testing.assert_array_equal(again.query, game_math.draw_round(images, 5, (3, 1)).query)
+
+
+@pytest.fixture(scope="module")
+def player(tiny, tmp_path_factory):
+    told = []
+    config = game_math.small_config(TINY)
+    cache = tmp_path_factory.mktemp("cache")
+    first = game_math.train_small(lambda *what: told.append(what), config, cache)
+    assert told[0] == (0, 0.0) and told[-1][0] == 2
+    assert first.facts["fresh"] and 0 <= first.facts["accuracy"] <= 1
+    again = game_math.train_small(lambda *_: pytest.fail("trained again"), config, cache)
+    assert not again.facts["fresh"]
+    return again
+
+
+def test_an_answer_is_the_librarys_own_adaptation(player):
+    found = game_math.draw_round(player.images, 5, (0, 0))
+    answer = game_math.answer(player, found.support, found.query)
+    built = experiment.assemble(player.config, None, None)
+    x, query = (part[..., None] / np.float32(255) for part in (found.support, found.query[None]))
+    phi, report = built.algorithm.adapt(player.theta, (x, np.arange(5)), jax.random.key(0))
+    expected = jax.nn.softmax(built.model.apply(phi, query)[0])
+    np.testing.assert_allclose(answer.probabilities, expected, atol=1e-4)
+    assert answer.residual == pytest.approx(float(report.inner_residual), rel=1e-2)
+    other = game_math.answer(player, found.support[::-1].copy(), found.query)
+    assert np.abs(other.probabilities - answer.probabilities).max() > 1e-3
+
+
+def test_a_player_has_not_seen_the_classes_of_its_rounds(player):
+    built = experiment.build(player.config)
+    assert not set(player.images.classes) & {*built.split.train, *built.split.validation}
+
+
+def test_runs_that_can_play_are_found_and_loaded(player, tmp_path):
+    built = experiment.build(player.config)
+    run = Run.create(tmp_path / "glyphs", player.config, built.split)
+    checkpoint.save(run.checkpoints, built.fresh_state(), seed=0, score=0.5)
+    Run.create(tmp_path / "empty", player.config, built.split)
+    make_run(tmp_path / "sine")
+    (tmp_path / "torn").mkdir()
+    (tmp_path / "torn" / "config.toml").write_text("[")
+    found = game_math.usable(run_reading.read_all(tmp_path))
+    assert [reading.name for reading in found] == ["glyphs"]
+    loaded = game_math.load_run(found[0])
+    assert loaded.images.classes == built.split.test
+    support = loaded.images.images[:5, 0]
+    assert np.isfinite(game_math.answer(loaded, support, support[0]).probabilities).all()
+
+
+def test_the_score_counts_a_round_once_both_have_answered(player, monkeypatch):
+    from pullback.lab.session import Session
+
+    view = room._View(Session())
+    view._ready(player)
+    view._next()
+    for number in range(1, game_panel.ROUNDS + 1):
+        assert view.round is not None and view.answer is not None
+        label = view.round.label
+        assert "sealed" in view.bars.object and "✓" not in view.bars.object
+        view._guessed(label, None)
+        view._guessed((label + 1) % 5, None)
+        assert view.score[0] == view.score[2] == number
+        assert "You said" in view.bars.object
+        if number < game_panel.ROUNDS:
+            view._next()
+    assert view.play.name == "Play again"
+    view._next()
+    assert view.score == [0, 0, 0] and view.in_rounds
+
+
+def test_a_drawing_leads_to_an_answer(player):
+    from pullback.lab.session import Session
+
+    view = room._View(Session())
+    view._ready(player)
+    assert view.answer is None and "Now draw" in view.bars.object
+    view.query.strokes = CIRCLE
+    assert view.answer is not None and "The machine says" in view.bars.object
+    view.pads[0].cleared += 1
+    assert view.answer is None and "Still to draw: A" in view.bars.object
+    view.pads[0].strokes = [[(0.2, 0.2), (0.8, 0.8)]]
+    assert view.answer is not None
+
+
+def test_panel_shows_no_nan():
+    answer = Answer(np.array([1.0, 0, 0, 0, 0]), float("nan"), 0.1)
+    now = Round(np.zeros((5, 28, 28), np.uint8), np.zeros((28, 28), np.uint8), 2)
+    assert "nan" not in game_panel.panel(answer, now, 1, [0, 0, 1], True, [], False)
+
+
+def test_a_picture_keeps_its_ink():
+    import base64
+    import io
+
+    from PIL import Image
+
+    image = game_math.ink(CIRCLE, 3.0)
+    raw = base64.b64decode(data_url(image).split(",")[1])
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(raw)))[..., 1], image)
+
+
+def test_pens_are_as_wide_as_the_data_sets_strokes():
+    glyphs = load_glyphs()
+    ours = game_math.ink(CIRCLE, Player("", game_math.small_config(), None, glyphs, {}).pen)
+    theirs = width(glyphs.images.reshape(-1, 28, 28)[::7])
+    assert width(ours[None]) == pytest.approx(theirs, rel=0.1)
+
+
+def width(images):
+    ink = images / 255.0
+    outline = sum(np.abs(np.diff(ink, axis=axis)).sum((1, 2)) for axis in (1, 2)) * np.pi / 4
+    return np.median(2 * ink.sum((1, 2)) / outline)

@@ -1,0 +1,20 @@
+"""Which optimum? in a browser."""
+
+import pytest
+from lab_browser import eventually, model, show
+
+
+@pytest.mark.parametrize("width, scheme", [(1280, "dark"), (390, "light")])
+def test_landings_move_with_theta(visit, pictures, width, scheme):
+    page = visit(width=width, scheme=scheme)
+    show(page, "optimum")
+    landings = lambda: model(page, "optimum-landings", "data")["x"]  # noqa: E731
+    assert eventually(lambda: len(landings()) > 200)
+    page.wait_for_timeout(1500)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.locator("#optimum").screenshot(path=pictures / f"optimum-landed-{width}-{scheme}.png")
+    before = landings()
+    page.locator("#optimum .noUi-handle").first.focus()
+    for _ in range(5):
+        page.keyboard.press("ArrowRight")
+    assert eventually(lambda: landings() != before)

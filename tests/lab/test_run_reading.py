@@ -1,0 +1,143 @@
+"""Runs as the lab reads them: whole, broken, growing."""
+
+import numpy as np
+import pytest
+from run_folders import make_run, step_line
+
+from pullback.lab import run_reading
+from pullback.lab.rooms import runs as room
+
+
+def by_name(folder, known=()):
+    return {reading.name: reading for reading in run_reading.read_all(folder, known)}
+
+
+def test_curves_are_what_the_run_wrote(tmp_path):
+    make_run(tmp_path / "a")
+    reading = by_name(tmp_path)["a"]
+    steps, seconds, loss = reading.curves["loss"]
+    np.testing.assert_array_equal(steps, np.arange(1, 41))
+    np.testing.assert_allclose(seconds, 0.5 * steps)
+    np.testing.assert_allclose(loss, 3.0 / steps)
+    # Two of the eight tasks of each step.
+    np.testing.assert_allclose(reading.curves["flagged"][2], 0.25)
+    assert len(reading.curves["tasks_per_second"][2]) == 39
+    assert reading.verdicts == {"ok": 240, "negative curvature": 80}
+    assert (reading.step, reading.seconds, reading.trouble) == (40, 25.0, "")
+
+
+def test_a_long_curve_is_thinned_to_means_that_end_where_it_ends(tmp_path):
+    make_run(tmp_path / "a", steps=5000, written=1001)
+    steps, _, loss = by_name(tmp_path)["a"].curves["loss"]
+    assert len(steps) <= run_reading.POINTS
+    assert steps[-1] == 1001
+    assert loss[0] == pytest.approx(np.mean([3.0, 1.5, 1.0]))
+
+
+@pytest.mark.parametrize(
+    "file, text, said",
+    [
+        ("config.toml", "steps = [", "TOML"),
+        ("config.toml", "[training]\nsteps = -1\n", "steps"),
+        ("config.toml", None, "config.toml is missing"),
+        ("metrics.jsonl", '{"step": 1}\nnonsense\n{"step": 2}\n', "Line 2"),
+        ("metrics.jsonl", b"\xff\xfe\x00\n{}\n", "Line 1"),
+    ],
+)
+def test_a_broken_run_is_named_and_the_rest_stays(tmp_path, file, text, said):
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", "maml")
+    path = tmp_path / "a" / file
+    if text is None:
+        path.unlink()
+    elif isinstance(text, bytes):
+        path.write_bytes(text)
+    else:
+        path.write_text(text)
+    found = by_name(tmp_path)
+    assert said in found["a"].trouble
+    assert found["a"].state() == "broken"
+    assert not found["b"].trouble
+    page = room.headline(tmp_path, list(found.values()))
+    assert "1 of them broken" in page
+
+
+def test_values_that_are_no_numbers_leave_gaps_and_nothing_else(tmp_path):
+    run = make_run(tmp_path / "a", steps=50)
+    run.append(
+        step_line(41, loss="many", inner_residual=None),
+        step_line(42, loss=True, seconds="soon"),
+        step_line(43, loss=10**400),
+        step_line(44, loss=0.5),
+        {"kind": "flags", "step": 44, "codes": {"x": 1, "99": 2, "0": "three"}},
+        {"kind": "flags", "step": 44, "codes": [1]},
+    )
+    reading = by_name(tmp_path)["a"]
+    assert not reading.trouble
+    assert reading.curves["loss"][0][-2:].tolist() == [40, 44]
+    assert reading.verdicts["unknown"] == 3
+    assert all(np.isfinite(column).all() for c in reading.curves.values() for column in c)
+
+
+def test_a_run_without_metrics_is_listed_with_empty_curves(tmp_path):
+    make_run(tmp_path / "a")
+    (tmp_path / "a" / "metrics.jsonl").unlink()
+    reading = by_name(tmp_path)["a"]
+    assert not reading.trouble
+    assert all(len(curve[0]) == 0 for curve in reading.curves.values())
+    assert "nan" not in room.overview([reading], {}).lower()
+
+
+def test_states(tmp_path):
+    run = make_run(tmp_path / "a", written=20)
+    (tmp_path / "a" / "metrics.jsonl").touch()
+    reading = by_name(tmp_path)["a"]
+    assert reading.state(now=reading.written + 1) == "training"
+    assert reading.state(now=reading.written + run_reading.QUIET + 1) == "stopped"
+    run.append({"kind": "failed", "step": 21, "message": "the loss is nan"})
+    failed = by_name(tmp_path)["a"]
+    assert (failed.state(), failed.failure, failed.step) == ("failed", "the loss is nan", 20)
+    assert by_name(tmp_path / "a")["a"].state() == "failed"
+
+
+def test_only_what_changed_is_read_again(tmp_path):
+    make_run(tmp_path / "a", written=20)
+    make_run(tmp_path / "deep" / "b", "maml")
+    first = run_reading.read_all(tmp_path)
+    assert [reading.name for reading in first] == ["a", "deep/b"]
+    run = run_reading.Run.open(tmp_path / "a")
+    run.append(step_line(21))
+    second = run_reading.read_all(tmp_path, first)
+    assert second[0].step == 21
+    assert second[1] is first[1]
+
+
+def test_differences_name_the_settings_that_differ(tmp_path):
+    make_run(tmp_path / "a")
+    make_run(tmp_path / "b", "maml", steps=50)
+    rows = dict(run_reading.differences(run_reading.read_all(tmp_path)))
+    assert rows["algorithm.name"] == ["imaml", "maml"]
+    assert rows["training.steps"] == ["40", "50"]
+    assert rows["algorithm.linear_solver"] == ["cg", "–"]
+    assert "training.seed" not in rows
+
+
+def test_what_comes_from_files_is_escaped(tmp_path):
+    folder = tmp_path / "<b>x"
+    make_run(folder).append({"kind": "failed", "step": 41, "message": "<script>"})
+    (tmp_path / "<i>broken").mkdir()
+    (tmp_path / "<i>broken" / "config.toml").write_text("[")
+    readings = run_reading.read_all(tmp_path)
+    page = room.headline(tmp_path, readings) + room.overview(readings, {})
+    for raw in ("<b>x", "<script>", "<i>broken"):
+        assert raw not in page
+
+
+@pytest.mark.parametrize("values", [[], [1.0], [1.0, 1.0], [0.0, 0.0], [1e-30, 1e30]])
+@pytest.mark.parametrize("logarithmic", [True, False])
+def test_limits_are_two_different_numbers(values, logarithmic):
+    if logarithmic:
+        values = [max(value, 1e-30) for value in values]
+    low, high = room.limits(values, logarithmic)
+    assert np.isfinite([low, high]).all()
+    assert low < high
