@@ -79,7 +79,7 @@ def page(rooms: Sequence[Room], session: Session, *, live: bool = True) -> pn.Te
         root = pn.Column(content, sizing_mode="stretch_width", margin=0)
         if not live:
             for widget in root.select(pn.widgets.Widget):
-                widget.disabled = True
+                widget.param.update(disabled=True)
         template.add_panel(room.name, root)
     return template
 
