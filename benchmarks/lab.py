@@ -71,7 +71,8 @@ _ASK = """() => {
   answers.properties.data.change.connect(() => { count += 1 })
   setInterval(() => {
     const t = performance.now() / 1000
-    asked.data = {x: [1.6 * Math.cos(t)], y: [1.6 * Math.sin(1.7 * t)], n: [asked.data.n[0] + 1]}
+    asked.data = {x: [1.6 * Math.cos(t)], y: [1.6 * Math.sin(1.7 * t)],
+      n: [asked.data.n[0] + 1], rests: [false]}
   }, 50)
   window.answered = () => count / (performance.now() - start) * 1000
 }"""

@@ -111,9 +111,8 @@ def arrows(kind: str, steps: int, thetas: Float[np.ndarray, "4 2"], strength: fl
     )
     gradients, losses, codes, products = jax.device_get(found)
     # In double precision the length of a gradient does not overflow before the gradient does.
-    return Arrows(
-        np.asarray(gradients, np.float64), np.asarray(losses, np.float64), codes, int(products)
-    )
+    gradients, losses = np.asarray(gradients, float), np.asarray(losses, float)
+    return Arrows(gradients, losses, codes, int(products))
 
 
 def angles(gradients: Float[np.ndarray, "4 2"]) -> Float[np.ndarray, "4 4"]:

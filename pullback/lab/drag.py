@@ -13,17 +13,18 @@ if (!Number.isFinite(x) || !Number.isFinite(y)) return
 // Only drawn here: what the server needs goes through "asked", one position at a time.
 point.setv({data: {x: [x], y: [y]}}, {sync: false})
 point.change.emit()
-asked.latest = [x, y]
+asked.latest = [x, y, cb_obj.event_name !== "pan"]
 asked.send ??= () => {
   // Two at a time: one is computed while the other is painted. One that got lost is given up.
   const waiting = asked.data.n[0] - answered.data.n[0]
   const lost = performance.now() - asked.sent > 1000
   if (asked.latest == null || (waiting >= 2 && !lost)) return
-  const [x, y] = asked.latest
+  const [x, y, rests] = asked.latest
   asked.latest = null
   asked.sent = performance.now()
   // The number makes it news even where the place is the same, so that an answer comes.
-  asked.data = {x: [x], y: [y], n: [asked.data.n[0] + 1]}
+  asked.data = {x: [x], y: [y], n: [asked.data.n[0] + 1],
+                rests: [rests]}
 }
 asked.send()
 """
@@ -60,7 +61,9 @@ class DragPoint:
         tool = PointDrawTool(renderers=[mark], add=False, drag=False)
         plot.add_tools(tool)
         plot.toolbar.active_drag = tool
-        self._asked = ColumnDataSource({"x": [x], "y": [y], "n": [0]}, name=f"{name}-asked")
+        self._asked = ColumnDataSource(
+            {"x": [x], "y": [y], "n": [0], "rests": [True]}, name=f"{name}-asked"
+        )
         self._answered = ColumnDataSource({"n": [0]}, name=f"{name}-answered")
         self._asked.on_change("data", lambda attr, old, new: moved(*self.asked))
         arguments = {
@@ -79,6 +82,12 @@ class DragPoint:
         """The latest position that the visitor asked for."""
         data: Any = self._asked.data
         return float(data["x"][0]), float(data["y"][0])
+
+    @property
+    def rests(self) -> bool:
+        """Whether the point has been let go of, as far as is known."""
+        data: Any = self._asked.data
+        return bool(data["rests"][0])
 
     def answer(self) -> None:
         """Tell the browser that the last position is computed and shown."""

@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import panel as pn
-from panel.io.server import get_server
+from bokeh.server.urls import per_app_patterns
+from panel.io.server import WSHandler, get_server
+from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketClosedError
 
 from pullback.errors import InputError
 from pullback.lab.app import page
@@ -53,9 +56,10 @@ def start(
             document.on_session_destroyed(lambda _: session.close())
         return page(rooms, session)
 
-    _quiet_logs()
     if rooms and rooms[0].warm is not None:
         threading.Thread(target=rooms[0].warm, daemon=True).start()
+    _quiet_logs()
+    _send_at_once()
     return get_server(
         {"/": visit},
         port=port,
@@ -86,6 +90,7 @@ def serve(server: Any, *, browser: bool, announce: Callable[[str], None]) -> Non
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, stop)
+    loop.asyncio_loop.set_exception_handler(_pass_over_closed_tabs)
     server.start()
     loop.add_callback(announce, address)
     if browser:
@@ -94,6 +99,12 @@ def serve(server: Any, *, browser: bool, announce: Callable[[str], None]) -> Non
         loop.start()
     finally:
         server.stop()
+
+
+def _pass_over_closed_tabs(loop: Any, context: dict[str, Any]) -> None:
+    # A page that is closed while an answer is under way is nothing to report.
+    if not isinstance(context.get("exception"), WebSocketClosedError | StreamClosedError):
+        loop.default_exception_handler(context)
 
 
 def url(server: Any) -> str:
@@ -136,6 +147,25 @@ def _origins(host: str, port: int) -> list[str]:
         return ["*"]
     names = {host, "127.0.0.1", "localhost"}
     return [f"{name}:{port}" for name in sorted(names)]
+
+
+class _PromptSocket(WSHandler):
+    """Sends small messages at once, instead of when the last one is acknowledged.
+
+    Bokeh sends a change in several pieces, and each answer would wait 40 ms for the visitor's
+    system to acknowledge the first.
+    """
+
+    def open(self, *arguments: Any, **options: Any) -> Any:
+        self.set_nodelay(True)
+        return super().open(*arguments, **options)
+
+
+def _send_at_once() -> None:
+    # As Panel puts its own handler there. Other programs do not share this process.
+    for number, entry in enumerate(per_app_patterns):
+        if entry[1] is WSHandler:
+            per_app_patterns[number] = (entry[0], _PromptSocket)
 
 
 def _quiet_logs() -> None:

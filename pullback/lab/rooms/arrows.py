@@ -143,6 +143,7 @@ class _View:
         self._stop = lambda: None
         self._busy = self._following = False
         self._found: Arrows | None = None
+        self._start = START
         self._begin()
         self._watch()
         self.view = theme.beside(
@@ -183,8 +184,7 @@ class _View:
             widget.param.watch(self._typed, "value")
 
     def _begin(self) -> None:
-        x, y = self.start.source.data["x"][0], self.start.source.data["y"][0]
-        self.thetas = np.tile(np.asarray([x, y], float), (len(NAMES), 1))
+        self.thetas = np.tile(np.asarray(self._start, float), (len(NAMES), 1))
         self.paths = [self.thetas.copy()]
 
     def _changed(self, *_: Any) -> None:
@@ -202,13 +202,14 @@ class _View:
         self._live(Scene(self.kind.value, self.steps.value, 10.0**self.strength.value, places))
 
     def _placed(self, x: float, y: float) -> None:
-        self._follow(x, y)
+        self._start = (x, y)
+        if self.start.rests:
+            self._follow(x, y)
         self.thetas = np.tile(np.asarray([x, y]), (len(NAMES), 1))
         self.paths = [self.thetas.copy()]
         self._ask()
 
     def _follow(self, x: float, y: float) -> None:
-        self.start.move(x, y)
         self._following = True
         for widget, value in zip(self.numbers, (x, y), strict=True):
             widget.value = round(value, 2)
@@ -217,6 +218,7 @@ class _View:
     def _typed(self, _: Any) -> None:
         if not self._following:
             x, y = (float(widget.value or 0.0) for widget in self.numbers)
+            self._start = (x, y)
             self.start.move(x, y)
             self._changed()
 

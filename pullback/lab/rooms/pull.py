@@ -325,11 +325,14 @@ class _View:
             "text": ["θ", "φ*₁", "φ*₂"],
             "colour": [theme.GREY, *COLOURS],
         }
-        self._following = True
-        for widget, value in zip(self.numbers, frame.scene.theta, strict=True):
-            widget.value = round(value, 2)
-        self._following = False
-        self.message.text = ""
+        # Widgets are dear to change; while the point moves the table has its place.
+        if self.theta.rests:
+            self._following = True
+            for widget, value in zip(self.numbers, frame.scene.theta, strict=True):
+                widget.value = round(value, 2)
+            self._following = False
+        if self.message.text:
+            self.message.text = ""
         self.table.object = readings(frame, gradient)
         self.theta.answer()
 
