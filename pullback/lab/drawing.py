@@ -28,3 +28,11 @@ def arrow(
     head = 0.12 * min(1.0, 4 * float(np.tanh(size)))
     barbs = np.stack([tip - head * (unit + 0.5 * side), tip, tip - head * (unit - 0.5 * side)])
     return [np.stack([start, tip]), barbs]
+
+
+def same_pull(
+    theta: Float[np.ndarray, "2"], place: Float[np.ndarray, "2"], strength: Float[np.ndarray, "2"]
+) -> Float[np.ndarray, "n 2"]:
+    """The curve of all points that are pulled as hard as ``place``: an ellipse, or a circle."""
+    size = float(np.sqrt(np.sum(strength * (place - theta) ** 2)))
+    return ellipse(theta, np.diag(1 / np.sqrt(strength)), size, points=73)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from lab_browser import drag, eventually, model, pixel, show, slide
 
-from pullback.lab import landscapes, pull_math
+from pullback.lab import drawing, landscapes, pull_math
 from pullback.lab.rooms import pull
 from pullback.lab.rooms.pull import START, Scene
 
@@ -148,5 +148,26 @@ def test_finger_drags_on_a_narrow_screen(visit):
     show(page, "pull")
     assert reaches(page, expected(START))
     page.locator("#pull canvas").first.scroll_into_view_if_needed()
-    page.touchscreen.tap(*pixel(page, "pull-figure", 0.5, -0.5))
+    before = page.evaluate("scrollY")
+    finger = page.context.new_cdp_session(page)
+    for kind, place in (
+        ("touchStart", START),
+        *(("touchMove", (-0.1 + 0.06 * n, -1.2 + 0.07 * n)) for n in range(1, 11)),
+        ("touchEnd", None),
+    ):
+        points = []
+        if place is not None:
+            x, y = pixel(page, "pull-figure", *place)
+            points = [{"x": x, "y": y}]
+        finger.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
     assert reaches(page, expected((0.5, -0.5)))
+    assert page.evaluate("scrollY") == before
+
+
+def test_curve_of_the_same_pull_touches_the_loss():
+    scene = Scene("quadratic", "lbfgs", (0.4, -1.0), (0.2, 2.0), ())
+    found, task = pull.compute(scene).tasks[0], landscapes.tasks("quadratic")[0]
+    curve = drawing.same_pull(np.array(scene.theta), found.optimum, np.array(scene.strength))
+    losses = [float(landscapes.loss(point, task.support)) for point in curve.astype(np.float32)]
+    # φ* is the lowest point of the loss on its own curve.
+    assert float(landscapes.loss(found.optimum, task.support)) <= min(losses) + 1e-4

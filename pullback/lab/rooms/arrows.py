@@ -259,7 +259,7 @@ class _View:
             size = float(np.linalg.norm(gradient))
             # All arrows are alike in length, so that directions can be compared; the table has
             # the lengths.
-            unit = -2.0 * gradient / size if size > 1e-6 else np.zeros(2)
+            unit = -2.0 * gradient / size if size > 1e-3 else np.zeros(2)
             shapes = drawing.arrow(theta, unit, longest=0.9)
             curves.extend((line, colour, "solid", 2.5) for line in shapes)
         self.curves.data = {

@@ -17,6 +17,7 @@ from pullback.lab.session import Session
 
 COLOURS = (theme.BLUE, theme.VERMILLION)
 START = (-0.1, -1.2)
+BOTH = -1
 EMPTY = (np.zeros(0), np.zeros(0))
 NOTHING = (EMPTY, EMPTY)
 RADIUS = 0.35
@@ -35,6 +36,10 @@ less it cares where $\theta$ is.
 """
 
 NOTES = r"""
+The thin curve through each $\phi_i^*$ joins the points where the pull is as large as there: a
+circle, or with a $\lambda$ for each parameter an ellipse. There it touches a contour line of
+the loss.
+
 How much it cares is the Jacobian $d\phi^*/d\theta = (H + \Lambda)^{-1}\Lambda$ with
 $H = \nabla^2 L(\phi^*)$. The dotted circle about $\theta$ is drawn again at each $\phi_i^*$ as
 that matrix maps it: a circle of the same size means that $\phi_i^*$ moves as $\theta$ does, a
@@ -71,6 +76,7 @@ class Scene(NamedTuple):
     theta: tuple[float, float]
     strength: tuple[float, float]
     surfaces: tuple[str, ...]
+    whose: int = BOTH
 
 
 class Frame(NamedTuple):
@@ -98,8 +104,12 @@ def _contours(scene: Scene) -> dict[str, Curves]:
     theta = np.asarray(scene.theta, np.float32)
     strength = np.asarray(scene.strength, np.float32)
     lines: dict[str, Curves] = {"loss": NOTHING, "pull": NOTHING, "sum": NOTHING}
+
+    def only(curves: Curves) -> Curves:
+        return tuple(curve if scene.whose in (BOTH, n) else EMPTY for n, curve in enumerate(curves))
+
     if "loss" in scene.surfaces:
-        lines["loss"] = _loss_contours(scene.kind)
+        lines["loss"] = only(_loss_contours(scene.kind))
     if {"pull", "sum"} & set(scene.surfaces):
         axis = landscapes.grid()
         found = [
@@ -109,7 +119,7 @@ def _contours(scene: Scene) -> dict[str, Curves]:
         if "pull" in scene.surfaces:
             lines["pull"] = (_lines(axis, found[0][1]), EMPTY)
         if "sum" in scene.surfaces:
-            lines["sum"] = tuple(_lines(axis, loss + pull) for loss, pull in found)
+            lines["sum"] = only(tuple(_lines(axis, loss + pull) for loss, pull in found))
     return lines
 
 
@@ -157,6 +167,9 @@ class _View:
             value=["loss"],
             inline=True,
         )
+        self.whose = pn.widgets.Select(
+            label="Surfaces of", options={"both tasks": BOTH, "task 1": 0, "task 2": 1}
+        )
         number: dict[str, Any] = {"start": -REACH, "end": REACH, "step": 0.1, "width": 90}
         self.numbers = [
             pn.widgets.FloatInput(label=name, value=value, **number)
@@ -166,7 +179,7 @@ class _View:
         self._draw()
         self.theta = DragPoint(self.plot, "pull-theta", START, self._moved)
         self._live = session.live(compute, self._show, self._failed)
-        for widget in (self.kind, self.solver, self.first, self.second, self.surfaces):
+        for widget in (self.kind, self.solver, self.first, self.second, self.surfaces, self.whose):
             widget.param.watch(self._changed, "value")
         self.diagonal.param.watch(self._split, "value")
         for widget in self.numbers:
@@ -181,7 +194,7 @@ class _View:
             self.diagonal,
             self.second,
             self.surfaces,
-            pn.Row(*self.numbers, margin=0),
+            pn.Row(self.whose, *self.numbers, margin=0),
             self.table,
         )
         self._changed()
@@ -275,6 +288,7 @@ class _View:
             self._place,
             (first, second),
             tuple(self.surfaces.value),
+            self.whose.value,
         )
 
     def _failed(self, error: Exception) -> None:
@@ -290,10 +304,14 @@ class _View:
                     self._sent[source.id] = curve
                     source.data = dict(zip("xy", curve, strict=True))
         curves, points = [], []
+        strength = np.asarray(frame.scene.strength)
         turned = drawing.ellipse(theta, np.eye(2), RADIUS)
         curves.append((turned, theme.GREY, "dotted", 1.5))
         for found, colour in zip(frame.tasks, COLOURS, strict=True):
             curves.append((found.path, colour, "solid", 2.0))
+            curves.append(
+                (drawing.same_pull(theta, found.optimum, strength), colour, "dotdash", 1.0)
+            )
             ring = drawing.ellipse(found.optimum, found.jacobian, RADIUS)
             curves.append((ring, colour, "dotted", 2.0))
             points.append((found.optimum, colour, "circle", 11))
