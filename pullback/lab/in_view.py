@@ -31,7 +31,8 @@ class InView(JSComponent):
       }, {rootMargin: "900px 0px 200px 0px"})
       observer.observe(el)
       document.addEventListener("visibilitychange", tell)
-      model.there = true
+      // What is set while the room is still being put in place would not be sent.
+      setTimeout(() => { model.there = true }, 0)
       model.on("remove", () => {
         observer.disconnect()
         document.removeEventListener("visibilitychange", tell)
