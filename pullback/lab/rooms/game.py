@@ -78,16 +78,16 @@ class _View:
         self.answer: Answer | None = None
         self.guess: int | None = None
         self.score = [0, 0, 0]
-        self.choice = pn.widgets.Select(name="Who plays", options=[SMALL], visible=False)
+        self.choice = pn.widgets.Select(label="Who plays", options=[SMALL], visible=False)
         fit = {"sizing_mode": "fixed", "height": 34}
-        self.pick = pn.widgets.Button(name="Pick five for me", width=150, **fit)
-        self.wipe = pn.widgets.Button(name="Clear all", width=100, **fit)
-        self.play = pn.widgets.Button(name="Ten rounds against it", width=180, **fit)
+        self.pick = pn.widgets.Button(label="Pick five for me", width=150, **fit)
+        self.wipe = pn.widgets.Button(label="Clear all", width=100, **fit)
+        self.play = pn.widgets.Button(label="Ten rounds against it", width=180, **fit)
         self.status, self.bars = theme.html(), theme.html()
         self.pads = [Pad(label=name) for name in NAMES]
         self.query = Pad(label="Which one is this?")
         self.images = [NOTHING] * (CLASSES + 1)
-        self.buttons = [pn.widgets.Button(name=f"It is {n}", visible=False) for n in NAMES]
+        self.buttons = [pn.widgets.Button(label=f"It is {n}", visible=False) for n in NAMES]
         self._load = session.live(game_math.load_run, self._ready, self._no_player)
         self._answer = session.live(compute, self._answered, self._no_answer)
         self._draw = session.live(game_math.draw_round, self._drawn, self._no_answer)
@@ -240,7 +240,7 @@ class _View:
     def _leave_rounds(self) -> None:
         self.round, self.guess, self.score = None, None, [0, 0, 0]
         self.in_rounds = False
-        self.play.name = "Ten rounds against it"
+        self.play.label = "Ten rounds against it"
         for pad in (*self.pads, self.query):
             pad.fixed = False
         for button in self.buttons:
@@ -276,7 +276,7 @@ class _View:
             self.in_rounds = True
         elif self.guess is None:
             return
-        self.play.name = "Next round"
+        self.play.label = "Next round"
         self._draw_round()
 
     def _guessed(self, label: int, _: Any) -> None:
@@ -295,7 +295,7 @@ class _View:
         self.score[0] += self.guess == self.round.label
         self.score[1] += int(np.argmax(self.answer.probabilities)) == self.round.label
         self.score[2] += 1
-        self.play.name = "Play again" if self.score[2] >= ROUNDS else "Next round"
+        self.play.label = "Play again" if self.score[2] >= ROUNDS else "Next round"
         self._write()
 
     def _ask(self) -> None:

@@ -80,9 +80,9 @@ class _View:
         self.shown: tuple[Any, ...] = ()
         self.offered: list[str] = []
         self.against = pn.widgets.RadioButtonGroup(
-            name="Against", options={"meta-steps": 0, "seconds": 1}, value=0, width=220
+            label="Against", options={"meta-steps": 0, "seconds": 1}, value=0, width=220
         )
-        self.choice = pn.widgets.CheckBoxGroup(name="Runs", options=[], inline=True)
+        self.choice = pn.widgets.CheckBoxGroup(label="Runs", options=[], inline=True)
         self.head = theme.html(f"<p>Reading {escape(str(folder))} …</p>")
         self.table, self.different = theme.html(), theme.html()
         self.sources, self.plots = {}, {}

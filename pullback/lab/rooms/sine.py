@@ -132,23 +132,23 @@ class _View:
             y_axis_label="y",
         )
         self.strength = pn.widgets.FloatSlider(
-            name="log₁₀ λ (iMAML; trained with 0.3)", start=-3.0, end=3.0, step=0.1, value=0.3
+            label="log₁₀ λ (iMAML; trained with 0.3)", start=-3.0, end=3.0, step=0.1, value=0.3
         )
         self.steps = pn.widgets.DiscreteSlider(
-            name="Inner steps", options=list(sine_math.STEPS), value=16
+            label="Inner steps", options=list(sine_math.STEPS), value=16
         )
         self.shown = pn.widgets.CheckBoxGroup(
-            name="Shown",
+            label="Shown",
             options={title: name for name, title in TITLES.items()},
             value=list(TITLES),
             inline=True,
         )
-        self.another = pn.widgets.Button(name="Another sine wave")
-        self.clear = pn.widgets.Button(name="Clear")
+        self.another = pn.widgets.Button(label="Another sine wave")
+        self.clear = pn.widgets.Button(label="Clear")
         number: dict[str, Any] = {"step": 0.5, "width": 80}
-        self.x = pn.widgets.FloatInput(name="x", value=0.0, start=-5.0, end=5.0, **number)
-        self.y = pn.widgets.FloatInput(name="y", value=1.0, start=-6.0, end=6.0, **number)
-        self.add = pn.widgets.Button(name="Place", margin=(22, 10, 5, 10))
+        self.x = pn.widgets.FloatInput(label="x", value=0.0, start=-5.0, end=5.0, **number)
+        self.y = pn.widgets.FloatInput(label="y", value=1.0, start=-6.0, end=6.0, **number)
+        self.add = pn.widgets.Button(label="Place", margin=(22, 10, 5, 10))
         self.table = theme.html()
         self._draw()
         self._live = session.live(compute, self._show, self._failed)
