@@ -87,9 +87,9 @@ class _View:
         )
         self._draw()
         sliders = pn.widgets.FloatSlider
-        self.theta = sliders(name="θ", start=-1.0, end=2.0, step=0.01, value=0.55)
-        self.strength = sliders(name="log₁₀ λ", start=-1.0, end=2.0, step=0.05, value=0.0)
-        self.noise = sliders(name="Noise of a gradient", start=0.01, end=20.0, step=0.5, value=6.0)
+        self.theta = sliders(label="θ", start=-1.0, end=2.0, step=0.01, value=0.55)
+        self.strength = sliders(label="log₁₀ λ", start=-1.0, end=2.0, step=0.05, value=0.0)
+        self.noise = sliders(label="Noise of a gradient", start=0.01, end=20.0, step=0.5, value=6.0)
         self.steps = pn.widgets.DiscreteSlider(label="Noisy steps", options=list(STEPS), value=20)
         self.again = pn.widgets.Button(label="Other noise")
         self.seed = 0
