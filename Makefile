@@ -5,7 +5,7 @@ BENCH ?= .venv-bench
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test bench install check format clean
+.PHONY: demo test test-lab bench install check format clean
 
 demo: install
 	$(BIN)/pullback compare --config examples/demo.toml --out demo
@@ -13,7 +13,11 @@ demo: install
 	@echo "The table is demo/table.md, the plot is demo/compare.png."
 
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not browser'
+
+# Needs Debian's chromium, and a machine with nothing else to do.
+test-lab: $(VENV)/.tests
+	$(BIN)/python -m pytest tests/lab -m browser
 
 # More options: make bench OPTIONS="--quick --data-dir DIR"
 bench: $(BENCH)/.peers
