@@ -11,6 +11,7 @@ import param
 from panel.custom import JSComponent
 
 from pullback.lab.formula import prose
+from pullback.lab.in_view import InView
 from pullback.lab.room import Room
 from pullback.lab.session import Session
 from pullback.lab.theme import LabDesign, problem
@@ -111,7 +112,9 @@ def _when_seen(room: Room, session: Session) -> Any:
     def build(event: Any) -> None:
         if event.new:
             watcher_off()
-            place[:] = [_built(room, session)]
+            own, eye = session.for_room(), InView()
+            eye.param.watch(lambda _: own.arrived(), "there")
+            place[:] = [eye, _built(room, own)]
 
     watcher = sentinel.param.watch(build, "seen")
 

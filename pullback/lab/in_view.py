@@ -1,11 +1,7 @@
 """Whether a place of the page is in view, so that what nobody sees need not be kept up."""
 
-from collections.abc import Callable
-
 import param
 from panel.custom import JSComponent
-
-from pullback.lab.session import Session
 
 
 class InView(JSComponent):
@@ -39,27 +35,3 @@ class InView(JSComponent):
       })
     }
     """
-
-
-def once_there(session: Session, action: Callable[[], None]) -> InView:
-    """Run an action once the browser has the room: what is changed before may not reach it.
-
-    Args:
-        session: the visitor's; without a document the action runs at once.
-        action: changes figures or widgets of the room, or asks for what does.
-
-    Returns:
-        What to put first in the room.
-    """
-    eye = InView()
-    if session.document is None:
-        action()
-        return eye
-
-    def begin(event: param.parameterized.Event) -> None:
-        if event.new:
-            eye.param.unwatch(watcher)
-            action()
-
-    watcher = eye.param.watch(begin, "there")
-    return eye

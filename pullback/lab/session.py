@@ -84,6 +84,39 @@ class Session:
         for action in self._endings:
             action()
 
+    def for_room(self) -> "RoomSession":
+        """The same visit, for a room that the browser does not have yet."""
+        return RoomSession(self)
+
+
+class RoomSession(Session):
+    """A visit whose room is on its way to the browser.
+
+    What would be shown before the browser has the room waits until :meth:`arrived`: a change of a
+    figure may overtake the figure itself, and would then be lost.
+    """
+
+    def __init__(self, visit: Session):
+        super().__init__(visit.run, visit.document, visit.executor)
+        self._lock = threading.Lock()
+        self._waiting: list[Callable[[], None]] | None = []
+        visit.on_close(self.close)
+
+    def later(self, action: Callable[[], None]) -> None:
+        """As for any session, but not before the room has arrived."""
+        with self._lock:
+            if self._waiting is not None and self.document is not None:
+                self._waiting.append(action)
+                return
+        super().later(action)
+
+    def arrived(self) -> None:
+        """The browser has the room."""
+        with self._lock:
+            waiting, self._waiting = self._waiting, None
+        for action in waiting or ():
+            super().later(action)
+
 
 class Live:
     """A computation that keeps up: only the latest arguments count.

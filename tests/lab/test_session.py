@@ -110,3 +110,23 @@ def test_export_needs_no_other_host(tmp_path, browser):
     assert wrong == []
     assert opened.locator("#pull select").first.is_disabled()
     opened.close()
+
+
+def test_nothing_is_shown_before_the_browser_has_the_room():
+    class Document:
+        def add_next_tick_callback(self, action):
+            action()
+
+    visit = Session(document=Document())
+    room, shown = visit.for_room(), []
+    room.later(lambda: shown.append(1))
+    room.later(lambda: shown.append(2))
+    assert shown == []
+    room.arrived()
+    room.arrived()
+    assert shown == [1, 2]
+    room.later(lambda: shown.append(3))
+    assert shown == [1, 2, 3]
+    visit.close()
+    room.later(lambda: shown.append(4))
+    assert room.closed and shown == [1, 2, 3]

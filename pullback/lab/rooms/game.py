@@ -12,7 +12,6 @@ from jaxtyping import UInt8
 from pullback.lab import game_math, keeping, run_reading, theme
 from pullback.lab.game_math import CLASSES, Answer, Player, Round
 from pullback.lab.game_panel import NAMES, ROUNDS, panel
-from pullback.lab.in_view import once_there
 from pullback.lab.pad import Pad, data_url
 from pullback.lab.room import Room
 from pullback.lab.run_reading import Reading
@@ -93,7 +92,6 @@ class _View:
         self._draw = session.live(game_math.draw_round, self._drawn, self._no_answer)
         self._watch()
         self.view = pn.Column(
-            once_there(session, self._begin),
             self.choice,
             self.status,
             pn.FlexBox(self.pick, self.wipe, self.play, sizing_mode="stretch_width", margin=0),
@@ -101,6 +99,7 @@ class _View:
             sizing_mode="stretch_width",
             margin=0,
         )
+        self._begin()
 
     def _layout(self) -> Any:
         # Five in a row, or three where there is no room for five.

@@ -9,7 +9,6 @@ from bokeh.models import ColumnDataSource, Range1d
 from jaxtyping import Float
 
 from pullback.lab import optimum_math, theme
-from pullback.lab.in_view import once_there
 from pullback.lab.optimum_math import RUNS, STEPS, Landings, Scene
 from pullback.lab.room import Room
 from pullback.lab.session import Session
@@ -98,21 +97,17 @@ class _View:
         for widget in (self.theta, self.strength, self.noise, self.steps):
             widget.param.watch(lambda _: self._ask(), "value")
         self.again.on_click(lambda _: self._other())
-        self.view = pn.Column(
-            once_there(session, self._ask),
-            theme.beside(
-                pn.Column(self.plot, self.counts, sizing_mode="stretch_width", margin=0),
-                self.theta,
-                self.strength,
-                self.noise,
-                self.steps,
-                self.again,
-                theme.html(legend()),
-                self.table,
-            ),
-            sizing_mode="stretch_width",
-            margin=0,
+        self.view = theme.beside(
+            pn.Column(self.plot, self.counts, sizing_mode="stretch_width", margin=0),
+            self.theta,
+            self.strength,
+            self.noise,
+            self.steps,
+            self.again,
+            theme.html(legend()),
+            self.table,
         )
+        self._ask()
 
     def _draw(self) -> None:
         self.lines = {}

@@ -107,8 +107,7 @@ class _View:
         self.view = pn.Column(eye, self.head, self.parts, sizing_mode="stretch_width", margin=0)
         self._stop = lambda: None
         self._live = session.live(run_reading.read_all, self._read, self._failed)
-        if session.document is None:
-            self._live(folder)
+        self._live(folder)
 
     def _figure(self, name: str, title: str, scale: str) -> Any:
         plot = theme.figure(

@@ -13,7 +13,6 @@ from jaxtyping import Float
 
 from pullback import codes
 from pullback.lab import keeping, sine_math, theme
-from pullback.lab.in_view import once_there
 from pullback.lab.keeping import Kept
 from pullback.lab.room import Room
 from pullback.lab.session import Session
@@ -154,20 +153,16 @@ class _View:
         self._live = session.live(compute, self._show, self._failed)
         self._wave = session.live(wave, self._placed)
         self._watch()
-        self.view = pn.Column(
-            once_there(session, self._begin),
-            theme.beside(
-                self.plot,
-                pn.Row(self.another, self.clear, margin=0),
-                self.strength,
-                self.steps,
-                self.shown,
-                pn.Row(self.x, self.y, self.add, margin=0),
-                self.table,
-            ),
-            sizing_mode="stretch_width",
-            margin=0,
+        self.view = theme.beside(
+            self.plot,
+            pn.Row(self.another, self.clear, margin=0),
+            self.strength,
+            self.steps,
+            self.shown,
+            pn.Row(self.x, self.y, self.add, margin=0),
+            self.table,
         )
+        self._begin()
 
     def _draw(self) -> None:
         self.truth = ColumnDataSource({"x": [], "y": []})
