@@ -13,7 +13,7 @@ from benchmarks.peers import client, rows, search, tables, trained
 from benchmarks.peers.problem import Problem, Setting, relative_error
 from benchmarks.peers.turns import Table
 
-STEPS, QUICK_STEPS = 300, 60
+STEPS, QUICK_STEPS = 2000, 60
 
 
 @dataclasses.dataclass(frozen=True)
