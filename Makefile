@@ -13,9 +13,9 @@ demo: install
 	@echo "The table is demo/table.md, the plot is demo/compare.png."
 
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not browser'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# Needs Debian's chromium, and a machine with nothing else to do.
+# What `make test` skips where no chromium is found.
 test-lab: $(VENV)/.tests
 	$(BIN)/python -m pytest tests/lab -m browser
 
