@@ -41,6 +41,22 @@
       }
     }, {rootMargin: "-30% 0px -60% 0px"})
     for (const section of document.querySelectorAll("main section[id]")) seen.observe(section)
+
+    // Rooms are built and grow while one of them is gone to: it is kept in its place until the
+    // visitor moves on.
+    let target = null
+    const keep = () => target?.scrollIntoView()
+    const aim = (hash) => {
+      target = hash ? document.getElementById(hash.slice(1)) : null
+      keep()
+    }
+    for (const kind of ["wheel", "touchstart", "pointerdown", "keydown"]) {
+      addEventListener(kind, () => { target = null }, {capture: true, passive: true})
+    }
+    for (const a of links.values()) a.addEventListener("click", () => aim(a.hash))
+    addEventListener("hashchange", () => aim(location.hash))
+    new ResizeObserver(keep).observe(document.querySelector("main"))
+    aim(location.hash)
   })
 
   // The server may end before the page does; a page that no longer answers says so.

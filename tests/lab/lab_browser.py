@@ -95,9 +95,10 @@ def eventually(check, seconds: float = PATIENCE / 1000):
 
 
 def show(page, room: str) -> None:
-    """Scroll to a room and wait until its figure is there."""
-    page.evaluate("name => document.getElementById(name).scrollIntoView()", room)
+    """Go to a room, wait until its figure is there, and be free to go elsewhere."""
+    page.evaluate("name => { location.hash = name }", room)
     page.locator(f"#{room} canvas").first.wait_for()
+    page.keyboard.press("Shift")
 
 
 def pixel(page, figure: str, x: float, y: float) -> tuple[float, float]:

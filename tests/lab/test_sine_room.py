@@ -22,7 +22,7 @@ def test_points_are_placed_and_all_four_adapt(visit, pictures, width, scheme):
     assert eventually(lambda: marks(page) == 0)
     figure = page.locator("#sine .bk-Figure").first
     figure.scroll_into_view_if_needed()
-    page.wait_for_timeout(1500)  # Scrolling is smooth, and rooms above may still grow.
+    page.wait_for_timeout(1500)  # Rooms above may still grow.
     box = figure.bounding_box()
     for i, (right, down) in enumerate([(0.3, 0.3), (0.5, 0.6), (0.7, 0.3)], start=1):
         page.mouse.click(box["x"] + right * box["width"], box["y"] + down * box["height"])
