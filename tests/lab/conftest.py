@@ -5,14 +5,17 @@ from pathlib import Path
 
 import pytest
 from lab_browser import CHROMIUM, FLAGS, PATIENCE, Lab, is_local
+from run_folders import make_run
 
 pytest.importorskip("panel", reason="the lab's extra is not installed")
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
-    """The lab that the tests of a process share."""
-    started = Lab("--port", "0", home=tmp_path_factory.mktemp("home"))
+    """The lab that the tests of a process share, pointed at a folder with one run."""
+    runs = tmp_path_factory.mktemp("runs")
+    make_run(runs / "first")
+    started = Lab("--port", "0", "--run", str(runs), home=tmp_path_factory.mktemp("home"))
     yield started
     started.stop()
 

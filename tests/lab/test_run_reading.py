@@ -6,6 +6,7 @@ from run_folders import make_run, step_line
 
 from pullback.lab import run_reading
 from pullback.lab.rooms import runs as room
+from pullback.lab.session import Session
 
 
 def by_name(folder, known=()):
@@ -141,3 +142,7 @@ def test_limits_are_two_different_numbers(values, logarithmic):
     low, high = room.limits(values, logarithmic)
     assert np.isfinite([low, high]).all()
     assert low < high
+
+
+def test_without_a_folder_the_room_says_how_to_have_one():
+    assert "pullback lab --run runs" in room.build(Session()).object
