@@ -13,9 +13,9 @@ demo: install
 	@echo "The table is demo/table.md, the plot is demo/compare.png."
 
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not browser'
 
-# What `make test` skips where no chromium is found.
+# The lab in Debian's chromium; quickest where nothing else runs.
 test-lab: $(VENV)/.tests
 	$(BIN)/python -m pytest tests/lab -m browser
 

@@ -3,20 +3,6 @@ import numpy as np
 import pytest
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
-    """The tests of a file share a process, and all that open the lab's page share another.
-
-    Two browsers at once, each with a lab of its own, would wait for each other.
-    """
-    for item in items:
-        opens = {"lab", "browser"} & set(getattr(item, "fixturenames", ()))
-        if opens:
-            item.add_marker(pytest.mark.browser)
-        group = "browser" if opens else str(item.path.relative_to(item.config.rootpath))
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def programs_released():
     """Thousands of compiled programs in one process exhaust its memory mappings."""

@@ -10,6 +10,13 @@ from run_folders import make_run
 pytest.importorskip("panel", reason="the lab's extra is not installed")
 
 
+def pytest_collection_modifyitems(items):
+    """Whatever looks at a running lab is left to ``make test-lab``."""
+    for item in items:
+        if {"lab", "browser"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.browser)
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     """The lab that the tests of a process share, pointed at a folder with one run."""
