@@ -197,7 +197,7 @@ def drag(browser: Browser, url: str, seconds: float) -> dict[str, float]:
     page = context.new_page()
     page.goto(url)
     wait_for_points(page)
-    page.evaluate("document.getElementById('pull').scrollIntoView({behavior: 'instant'})")
+    page.evaluate("document.getElementById('pull').scrollIntoView()")
     page.evaluate(_WATCH)
     page.evaluate(_SWING, seconds)
     frames, latencies = page.evaluate("window.frames"), sorted(page.evaluate("window.latencies"))

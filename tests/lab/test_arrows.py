@@ -74,7 +74,7 @@ def at(page, wanted) -> bool:
         found = places(page)
         return found is not None and np.allclose(found, wanted, atol=1e-3)
 
-    return eventually(close)
+    return eventually(close, 60)
 
 
 def test_step_play_and_reset(visit):
@@ -93,7 +93,7 @@ def test_step_play_and_reset(visit):
         found = places(page)
         return found is not None and (np.linalg.norm(found - start, axis=1) >= far - 1e-3).all()
 
-    assert eventually(further)
+    assert eventually(further, 60)
     page.locator("#arrows").get_by_role("button", name="Pause").click()
     page.locator("#arrows").get_by_role("button", name="Reset").click()
     assert at(page, start)

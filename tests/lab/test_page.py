@@ -13,13 +13,13 @@ NAMES = [room.name for room in ROOMS]
 def test_room_is_shown_without_an_error(visit, pictures, name, width):
     page = visit(width=width)
     show(page, name)
-    page.wait_for_timeout(1500)
-    assert page.locator(f"#{name} .bad", has_text="could not").count() == 0
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.wait_for_timeout(2500)
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.wait_for_timeout(300)
         assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        assert page.locator(f"#{name} .bad", has_text="could not").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth") == width
         page.locator(f"#{name}").screenshot(path=pictures / f"{name}-{width}-{scheme}.png")
 
 

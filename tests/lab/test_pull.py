@@ -98,7 +98,7 @@ def reaches(page, wanted) -> bool:
         seen = optima(page)
         return seen is not None and np.allclose(seen, wanted, atol=0.02)
 
-    return eventually(close)
+    return eventually(close, 60)
 
 
 def test_optima_follow_a_drag_as_the_library_computes_them(visit):
