@@ -10,11 +10,23 @@ from run_folders import make_run
 pytest.importorskip("panel", reason="the lab's extra is not installed")
 
 
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    if report.when == "call":
+        item.stash[FAILED] = report.failed
+    return report
+
+
 def pytest_collection_modifyitems(items):
     """Whatever looks at a running lab is left to ``make test-lab``."""
     for item in items:
         if {"lab", "browser"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.browser)
+            item.add_marker(pytest.mark.xdist_group("browser"))
 
 
 @pytest.fixture(scope="session")
@@ -40,15 +52,18 @@ def browser():
 
 
 @pytest.fixture
-def visit(browser, lab):
-    """``visit(width=…, scheme=…)`` opens the page anew; afterwards nothing may have gone wrong."""
-    contexts, wrong = [], []
+def visit(browser, lab, pictures, request):
+    """``visit(width=…, scheme=…)`` opens the page anew; afterwards nothing may have gone wrong.
+
+    Of a test that fails, a picture of each page is kept, and what the lab wrote is printed.
+    """
+    pages, wrong = [], []
 
     def open_page(*, width=1280, height=900, scheme="light", url=None, anchor="", **options):
         viewport = {"width": width, "height": height}
         context = browser.new_context(viewport=viewport, color_scheme=scheme, **options)
-        contexts.append(context)
         page = context.new_page()
+        pages.append(page)
         page.set_default_timeout(PATIENCE)
         home = url or lab.url
         page.on(
@@ -60,8 +75,14 @@ def visit(browser, lab):
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    if request.node.stash.get(FAILED, False):
+        for number, page in enumerate(pages):
+            picture = pictures / f"failed-{request.node.name}-{number}.png"
+            page.screenshot(path=picture)
+            print(f"{picture}: {page.url}")
+        print("The lab wrote:", *lab.said, sep="\n")
+    for page in pages:
+        page.context.close()
     assert not wrong
 
 

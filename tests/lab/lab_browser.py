@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -37,22 +38,33 @@ class Lab:
             env=os.environ | {"PYTHONUNBUFFERED": "1"} | cache,
         )
         assert self.process.stdout is not None
-        self.said = self.process.stdout.readline()
-        while self.said and "The lab is at" not in self.said:
-            self.said = self.process.stdout.readline()
-        assert self.said, f"the lab ended at once, with {self.process.wait()}"
-        self.url = next(word for word in self.said.split() if word.startswith("http://"))
+        said = self.process.stdout.readline()
+        while said and "The lab is at" not in said:
+            said = self.process.stdout.readline()
+        assert said, f"the lab ended at once, with {self.process.wait()}"
+        self.url = next(word for word in said.split() if word.startswith("http://"))
+        self.said: list[str] = []
+        """What it wrote after its address."""
+        # Read as it comes: a full pipe would stop the lab.
+        self._reader = threading.Thread(
+            target=self.said.extend, args=(self.process.stdout,), daemon=True
+        )
+        self._reader.start()
 
     def interrupt(self) -> tuple[int, str]:
         """Ctrl-C, once; gives the exit code and what was written after the address."""
         self.process.send_signal(signal.SIGINT)
-        rest, _ = self.process.communicate(timeout=60)
-        return self.process.returncode, rest
+        code = self.process.wait(timeout=60)
+        self._reader.join(timeout=60)
+        return code, "".join(self.said)
 
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.communicate(timeout=60)
+            self.process.wait(timeout=60)
+        self._reader.join(timeout=60)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
 
 
 def is_local(url: str, home: str) -> bool:
