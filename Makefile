@@ -13,9 +13,9 @@ demo: install
 	@echo "The table is demo/table.md, the plot is demo/compare.png."
 
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not browser'
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-# The lab in Debian's chromium; quickest where nothing else runs.
+# Only what looks at the lab in Debian's chromium.
 test-lab: $(VENV)/.tests
 	$(BIN)/python -m pytest tests/lab -m browser
 

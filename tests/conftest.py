@@ -41,9 +41,11 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """One process for each file, and one for all that opens a browser."""
+    """For xdist: the tests of a file in one process, and all that look at the lab in one."""
     for item in items:
-        if not item.get_closest_marker("xdist_group"):
-            item.add_marker(pytest.mark.xdist_group(item.location[0]))
+        looks = {"lab", "browser"} & set(getattr(item, "fixturenames", ()))
+        if looks:
+            item.add_marker(pytest.mark.browser)
+        item.add_marker(pytest.mark.xdist_group("browser" if looks else item.location[0]))

@@ -72,9 +72,9 @@ RECIPES = {
     recipe.name: recipe
     for recipe in (
         Recipe("imaml", 16, 0.0, 2.0, 400, 16, 5e-3),
-        Recipe("maml", 5, 0.004, 0.0, 1000, 16, 5e-3),
-        Recipe("fomaml", 5, 0.004, 0.0, 1000, 16, 5e-3),
-        Recipe("reptile", 10, 0.004, 0.0, 1000, 16, 5e-3),
+        Recipe("maml", 10, 0.002, 0.0, 1000, 16, 5e-3),
+        Recipe("fomaml", 10, 0.002, 0.0, 1000, 16, 5e-3),
+        Recipe("reptile", 10, 0.002, 0.0, 1000, 16, 5e-3),
     )
 }
 

@@ -1,5 +1,6 @@
 import os
 import shutil
+from contextlib import contextmanager
 
 import jax
 import pytest
@@ -12,51 +13,57 @@ def caches(tmp_path_factory):
     return tmp_path_factory.mktemp("caches")
 
 
-# Of the package, as the runs below are: one that was trained before these settings hold would
-# differ in its last bits from those it is compared with.
-@pytest.fixture(scope="package", autouse=True)
-def quick(caches):
+@contextmanager
+def quickly(caches):
     """Little compiling, each program only once, and a cache of its own for decoded images."""
-    patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(caches / "data"))
-    # The program sets it before JAX starts, which must not outlive these tests.
-    patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
     settings = {
         "jax_disable_most_optimizations": True,
         "jax_compilation_cache_dir": str(caches / "programs"),
         "jax_persistent_cache_min_compile_time_secs": 0,
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
-    defaults = (False, None, 1.0, 0)
-    for name, value in settings.items():
-        jax.config.update(name, value)
-        # For the processes that a test starts.
-        patch.setenv(name.upper(), str(value))
-    yield
-    for name, value in zip(settings, defaults, strict=True):
+    before = {name: getattr(jax.config, name) for name in settings}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(caches / "data"))
+        # The program sets it before JAX starts, which must not outlive these tests.
+        patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+        for name, value in settings.items():
+            jax.config.update(name, value)
+            # For the processes that a test starts.
+            patch.setenv(name.upper(), str(value))
+        yield
+    for name, value in before.items():
         jax.config.update(name, value)
     # JAX opens its cache once, and would go on writing to it.
     compilation_cache.reset_cache()
-    patch.undo()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="module", autouse=True)
+def quick(caches):
+    with quickly(caches):
+        yield
+
+
+@pytest.fixture(scope="session")
 def omniglot(tmp_path_factory):
     folder = tmp_path_factory.mktemp("omniglot")
     return write_omniglot(folder, "background", ["Alpha", "Beta", "Gamma", "Delta"])
 
 
-@pytest.fixture(scope="package")
-def sinusoid_run(quick, tmp_path_factory):
+@pytest.fixture(scope="session")
+def sinusoid_run(caches, tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "sinusoid"
-    cli("train", *SINUSOID, "--out", folder)
+    # As the runs that it is compared with: other settings would change its last bits.
+    with quickly(caches):
+        cli("train", *SINUSOID, "--out", folder)
     return folder
 
 
-@pytest.fixture(scope="package")
-def omniglot_run(quick, tmp_path_factory, omniglot):
+@pytest.fixture(scope="session")
+def omniglot_run(caches, tmp_path_factory, omniglot):
     folder = tmp_path_factory.mktemp("runs") / "omniglot"
-    cli("train", *OMNIGLOT, "--data-dir", omniglot, "--out", folder)
+    with quickly(caches):
+        cli("train", *OMNIGLOT, "--data-dir", omniglot, "--out", folder)
     return folder
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from lab_browser import CHROMIUM, FLAGS, PATIENCE, Lab, is_local
+from playwright.sync_api import sync_playwright
 from run_folders import make_run
 
 pytest.importorskip("panel", reason="the lab's extra is not installed")
@@ -21,14 +22,6 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-def pytest_collection_modifyitems(items):
-    """Whatever looks at a running lab is left to ``make test-lab``."""
-    for item in items:
-        if {"lab", "browser"} & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.browser)
-            item.add_marker(pytest.mark.xdist_group("browser"))
-
-
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     """The lab that the tests of a process share, pointed at a folder with one run."""
@@ -43,9 +36,9 @@ def lab(tmp_path_factory):
 def browser():
     """Debian's Chromium, by Playwright."""
     if CHROMIUM is None:
-        pytest.skip("no chromium found: apt-get install chromium")
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with playwright.sync_playwright() as started:
+        leave = pytest.fail if os.environ.get("CI") else pytest.skip
+        leave("no chromium found: apt-get install chromium")
+    with sync_playwright() as started:
         opened = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield opened
         opened.close()

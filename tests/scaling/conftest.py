@@ -2,18 +2,22 @@ import pytest
 from scaling_helpers import QUICK, STARTED
 
 
-@pytest.fixture(scope="package", autouse=True)
-def quick(tmp_path_factory):
+@pytest.fixture(scope="session")
+def programs(tmp_path_factory):
+    return tmp_path_factory.mktemp("programs")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick(programs):
     """Little compiling in the processes that tests start, each program only once."""
-    patch = pytest.MonkeyPatch()
-    for name, value in QUICK.items():
-        patch.setenv(name, value)
-    patch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path_factory.mktemp("programs")))
-    patch.setenv("XLA_FLAGS", "")
-    for name in ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST", "OMPI_MCA_orte_hnp_uri"):
-        patch.delenv(name, raising=False)
-    yield
-    patch.undo()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in QUICK.items():
+            patch.setenv(name, value)
+        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(programs))
+        patch.setenv("XLA_FLAGS", "")
+        for name in ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST", "OMPI_MCA_orte_hnp_uri"):
+            patch.delenv(name, raising=False)
+        yield
 
 
 @pytest.fixture(autouse=True)
