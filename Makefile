@@ -13,7 +13,7 @@ demo: install
 	@echo "The table is demo/table.md, the plot is demo/compare.png."
 
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Only what looks at the lab in Debian's chromium.
 test-lab: $(VENV)/.tests

@@ -1,6 +1,7 @@
 import jax
 import numpy as np
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -41,11 +42,23 @@ def rng():
     return np.random.default_rng(0)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """For xdist: the tests of a file in one process, and all that look at the lab in one."""
     for item in items:
-        looks = {"lab", "browser"} & set(getattr(item, "fixturenames", ()))
-        if looks:
+        if {"lab", "browser"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.browser)
-        item.add_marker(pytest.mark.xdist_group("browser" if looks else item.location[0]))
+
+
+class _ByFile(LoadScopeScheduling):
+    """A file's tests in one process, as with ``--dist loadfile``, and all those of the lab in one.
+
+    They share one lab and one browser; two of each would train the same models at once.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "lab" if file.startswith("tests/lab/") else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    return _ByFile(config, log) if config.getvalue("dist") == "loadfile" else None
