@@ -1,7 +1,7 @@
 import jax
 import numpy as np
 import pytest
-from xdist.scheduler import LoadScopeScheduling
+from xdist.scheduler import LoadFileScheduling
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -48,15 +48,14 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.browser)
 
 
-class _ByFile(LoadScopeScheduling):
+class _ByFile(LoadFileScheduling):
     """A file's tests in one process, as with ``--dist loadfile``, and all those of the lab in one.
 
     They share one lab and one browser; two of each would train the same models at once.
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        file = nodeid.partition("::")[0]
-        return "lab" if file.startswith("tests/lab/") else file
+        return "lab" if nodeid.startswith("tests/lab/") else super()._split_scope(nodeid)
 
 
 @pytest.hookimpl(optionalhook=True)

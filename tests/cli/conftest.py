@@ -23,19 +23,21 @@ def quickly(caches):
         "jax_persistent_cache_min_entry_size_bytes": -1,
     }
     before = {name: jax.config.values[name] for name in settings}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(caches / "data"))
-        # The program sets it before JAX starts, which must not outlive these tests.
-        patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
-        for name, value in settings.items():
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("XDG_CACHE_HOME", str(caches / "data"))
+            # The program sets it before JAX starts, which must not outlive these tests.
+            patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+            for name, value in settings.items():
+                jax.config.update(name, value)
+                # For the processes that a test starts.
+                patch.setenv(name.upper(), str(value))
+            yield
+    finally:
+        for name, value in before.items():
             jax.config.update(name, value)
-            # For the processes that a test starts.
-            patch.setenv(name.upper(), str(value))
-        yield
-    for name, value in before.items():
-        jax.config.update(name, value)
-    # JAX opens its cache once, and would go on writing to it.
-    compilation_cache.reset_cache()
+        # JAX opens its cache once, and would go on writing to it.
+        compilation_cache.reset_cache()
 
 
 @pytest.fixture(scope="module", autouse=True)

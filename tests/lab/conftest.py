@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pytest
 from lab_browser import CHROMIUM, FLAGS, PATIENCE, Lab, is_local
-from playwright.sync_api import sync_playwright
 from run_folders import make_run
 
 pytest.importorskip("panel", reason="the lab's extra is not installed")
-
 
 FAILED = pytest.StashKey[bool]()
 
@@ -38,7 +36,8 @@ def browser():
     if CHROMIUM is None:
         leave = pytest.fail if os.environ.get("CI") else pytest.skip
         leave("no chromium found: apt-get install chromium")
-    with sync_playwright() as started:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as started:
         opened = started.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield opened
         opened.close()
@@ -70,6 +69,8 @@ def visit(browser, lab, pictures, request):
     yield open_page
     if request.node.stash.get(FAILED, False):
         for number, page in enumerate(pages):
+            if page.is_closed():
+                continue
             picture = pictures / f"failed-{request.node.name}-{number}.png"
             page.screenshot(path=picture)
             print(f"{picture}: {page.url}")
