@@ -18,12 +18,13 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 
-from pullback import codes, implicit
+from pullback import implicit
 from pullback.algorithms import imaml
-from pullback.certificate import Certify
+from pullback.core import results
+from pullback.core.problem import Proximal
+from pullback.implicit.certificate import Certify
 from pullback.linear import CG, Dense
 from pullback.models import MLP, cross_entropy, mean_squared_error
-from pullback.problem import Proximal
 from pullback.solvers import LBFGS, Nesterov
 from pullback.tasks import Task
 
@@ -112,7 +113,7 @@ def study(name, sample, params, loss, tasks, strengths, solvers, linear_steps, c
                         "inner_error": float(info.inner_error),
                         "linear_error": float(info.linear_error),
                         "inner_residual": float(info.inner_residual),
-                        "verdict": codes.NAMES[int(info.code)],
+                        "verdict": results.label(info.code),
                     }
                 )
     return rows

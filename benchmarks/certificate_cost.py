@@ -14,9 +14,9 @@ import jax.numpy as jnp
 
 from benchmarks import hessians
 from pullback.algorithms import imaml
-from pullback.certificate import Certify
+from pullback.implicit.certificate import Certify
 from pullback.linear import LINEAR_SOLVERS
-from pullback.runs import Run
+from pullback.runs.folder import Run
 from pullback.solvers import SOLVERS
 
 

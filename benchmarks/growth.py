@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from benchmarks.standard import SIDE, Point, one_meta_step
-from pullback import plots, runs
+from pullback.runs import folder, plots
 
 STANDARD = Point()
 SMALL = {"width": 64, "convolutions": False}
@@ -263,8 +263,8 @@ def main():
     text = f"{about}.\n\nOperations at the standard point: {parts}.\n\n{tables(lines)}"
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "growth.md").write_text(text + "\n", encoding="utf-8")
-    record = {"about": about, "shares": shares, "axes": lines, "versions": runs.versions()}
-    runs.write_json(arguments.out / "growth.json", record)
+    record = {"about": about, "shares": shares, "axes": lines, "versions": folder.versions()}
+    folder.write_json(arguments.out / "growth.json", record)
     figure = draw(lines, f"Time of a meta-step about one point:\n{about}")
     plots.save(figure, arguments.out / "growth.png")
     print(f"\n{text}")

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pullback import checkpoint, experiment
-from pullback.problem import Proximal
-from pullback.runs import Run
+from pullback.core.problem import Proximal
+from pullback.runs import build, checkpoint
+from pullback.runs.folder import Run
 
 
 def parser(description):
@@ -19,7 +19,7 @@ def parser(description):
     options.add_argument("run", type=Path, help="folder of a trained run")
     options.add_argument("--step", default="last", help="checkpoint: last, best or a meta-step")
     options.add_argument("--data-dir", help="folder of the data, if it has moved")
-    options.add_argument("--part", default="validation", choices=experiment.PARTS)
+    options.add_argument("--part", default="validation", choices=build.PARTS)
     options.add_argument("--tasks", type=int, default=8)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--budget", type=int, default=256)
@@ -31,8 +31,8 @@ def inner_problems(arguments):
     # Checkpoints hold 32-bit numbers.
     with jax.enable_x64(False):
         run = Run.open(arguments.run)
-        images = experiment.load_images(run.config, arguments.data_dir)
-        built = experiment.build(run.config, run.split, images)
+        images = build.load_images(run.config, arguments.data_dir)
+        built = build.build(run.config, run.split, images)
         which = arguments.step if arguments.step in ("last", "best") else int(arguments.step)
         step = checkpoint.find(run.checkpoints, which)
         theta = checkpoint.restore(run.checkpoints, built.fresh_state(), step).theta

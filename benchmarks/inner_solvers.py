@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks.hessians import inner_problems, parser
 from pullback import implicit
-from pullback.problem import InnerProblem
+from pullback.core.problem import InnerProblem
 from pullback.solvers import LBFGS, GradientDescent, Nesterov, NewtonCG
 
 RESIDUALS = (5e-2, 1e-2, 1e-3)

@@ -17,7 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.hessians import inner_problems, parser
-from pullback import codes, implicit, trees
+from pullback import implicit
+from pullback.core import trees
+from pullback.core.results import Verdict
 from pullback.linear import CG, GMRES, MINRES, BiCGStab, Neumann, Nystrom
 from pullback.solvers import LBFGS
 
@@ -128,7 +130,7 @@ def study(theta, tasks, loss, proximal, budget, only, report):
                     answer = by_lineax(solver, theta, task.support, phi, v)
                 else:
                     answer = count.by(solver, v, near)
-                solved = int(answer.code) == codes.OK and float(answer.residual) <= rtol
+                solved = int(answer.code) == Verdict.OK and float(answer.residual) <= rtol
                 # CG does not count the product that its start from the right-hand side takes.
                 used = int(answer.steps) + (getattr(solver, "start", "zero") == "rhs")
                 found[name][rtol] = used if solved else math.inf

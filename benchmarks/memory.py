@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks import process
-from pullback import plots, runs
+from pullback.runs import folder, plots
 
 MIB, GIB = 2**20, 2**30
 FLAT = 1.05
@@ -207,8 +207,8 @@ def main():
     text = document(rows, found, about)
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "memory.md").write_text(text + "\n", encoding="utf-8")
-    record = {"about": about, "ratios": found, "rows": rows, "versions": runs.versions()}
-    runs.write_json(arguments.out / "memory.json", record)
+    record = {"about": about, "ratios": found, "rows": rows, "versions": folder.versions()}
+    folder.write_json(arguments.out / "memory.json", record)
     plots.save(draw(rows, f"Memory: {about}"), arguments.out / "memory.png")
     print(f"\n{text}\n")
     over = [f"{kind} {r:.3f}" for kind, r in found["imaml"].items() if r > FLAT]

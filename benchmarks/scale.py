@@ -38,14 +38,14 @@ def work(order):
     if order["cores"] is not None and hasattr(os, "sched_setaffinity"):
         available = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {available[core % len(available)] for core in order["cores"]})
-    from pullback import processes, scaling
-    from pullback.cli.programs import keep_programs
-    from pullback.processes import Place
+    from pullback.cli.compilation_cache import keep_programs
+    from pullback.meta import multihost, parallel
+    from pullback.meta.multihost import Place
 
     keep_programs()
-    scaling.use_host_devices(order["devices"])
+    parallel.use_host_devices(order["devices"])
     if order["processes"] > 1:
-        processes.join(Place(order["coordinator"], order["process"], order["processes"], 60))
+        multihost.join(Place(order["coordinator"], order["process"], order["processes"], 60))
     found = {"steps": {}, "parameters": {}}
     for model in order["models"]:
         for tasks in order["tasks"]:
@@ -56,9 +56,9 @@ def work(order):
         for model in order["models"]:
             sizes = leaves(model)
             found["apart"][model] = [all_reduce(sizes), all_reduce([sum(sizes)])]
-    if processes.is_first():
+    if multihost.is_first():
         print(json.dumps(found), flush=True)
-    processes.leave()
+    multihost.leave()
 
 
 def problem(model):
@@ -90,7 +90,7 @@ def meta_step(model, tasks):
     """Median seconds of a meta-step as the trainer does it, all devices at work."""
     import jax
 
-    from pullback.training import train
+    from pullback.meta.training import train
 
     params, algorithm, source = problem(model)
     seconds = []
@@ -119,16 +119,16 @@ def all_reduce(sizes, repeats=5):
     import jax.numpy as jnp
     from jax.sharding import PartitionSpec
 
-    from pullback import processes, scaling
+    from pullback.meta import multihost, parallel
 
-    mesh = scaling.task_mesh(processes.count(), 1)
-    arrays = scaling.replicate([np.ones(size, np.float32) for size in sizes], mesh)
+    mesh = parallel.task_mesh(multihost.count(), 1)
+    arrays = parallel.replicate([np.ones(size, np.float32) for size in sizes], mesh)
 
     @jax.jit
     def loop(arrays, rounds):
         def local(arrays, rounds):
             def one(_, arrays):
-                summed = jax.lax.psum(arrays, scaling.AXIS)
+                summed = jax.lax.psum(arrays, parallel.AXIS)
                 return [0.5 * array for array in summed]
 
             return jax.lax.fori_loop(0, rounds, one, arrays)
@@ -147,7 +147,7 @@ def all_reduce(sizes, repeats=5):
     result = None
     seconds(1)
     # As many as take a tenth of a second, and in both processes the same.
-    rounds = processes.agree(False, max(2, min(1000, int(0.1 / seconds(4)))))[1]
+    rounds = multihost.agree(False, max(2, min(1000, int(0.1 / seconds(4)))))[1]
     found = [seconds(rounds) for _ in range(repeats)]
     assert all(bool(jnp.all(np.asarray(array) == 1.0)) for array in result)
     return statistics.median(found)
@@ -259,7 +259,7 @@ def reduce_table(two, latency, bandwidth):
 def hosts_table(each, fixed, size, networks):
     """Time and efficiency by hosts: 8 tasks a step in all, and 8 a step on every host."""
     # Not before the worker has set what JAX reads when it is imported.
-    from pullback.wording import number
+    from pullback.runs.formatting import number
 
     heads = [f"{kind}, {name}" for kind in ("8 tasks", "8 a host") for name in networks]
     rows = [f"| hosts | {' | '.join(heads)} |", "| --- |" + " --- |" * len(heads)]

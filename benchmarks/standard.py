@@ -12,13 +12,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from pullback import scaling, trees
 from pullback.algorithms import imaml, maml
+from pullback.core import trees
 from pullback.linear import CG
+from pullback.meta import parallel
+from pullback.meta.training import default_optimizer
 from pullback.models import MLP, Conv4, cross_entropy
 from pullback.solvers import LBFGS, GradientDescent
 from pullback.tasks import Task
-from pullback.training import default_optimizer
 
 SIDE = 28
 # With these two no linear solve of any size in the tables ends before its steps are spent.
@@ -98,7 +99,7 @@ def one_meta_step(name, point, strategy="map"):
     """A whole meta-step on one device, as the trainer does it, compiled, and its arguments."""
     optimizer = default_optimizer(1000)
     meta_gradient, source = algorithm(name, point).meta_gradient, Patterns(point)
-    mesh = scaling.task_mesh(point.tasks, 1)
+    mesh = parallel.task_mesh(point.tasks, 1)
 
     def one_task(theta, key):
         episode, solver = jax.random.split(key)
@@ -107,7 +108,7 @@ def one_meta_step(name, point, strategy="map"):
 
     def step(theta, state, key):
         keys = jax.random.split(key, point.tasks)
-        total, (values, infos) = scaling.over_tasks(one_task, theta, keys, strategy, mesh)
+        total, (values, infos) = parallel.over_tasks(one_task, theta, keys, strategy, mesh)
         gradient = trees.scale(1.0 / point.tasks, total)
         updates, state = optimizer.update(gradient, state, theta)
         return optax.apply_updates(theta, updates), state, values, infos

@@ -18,26 +18,26 @@ if TYPE_CHECKING:
     from pullback.algorithms import learned_imaml as learned_imaml
     from pullback.algorithms import maml as maml
     from pullback.algorithms import reptile as reptile
-    from pullback.evaluation import evaluate as evaluate
-    from pullback.problem import InnerProblem as InnerProblem
-    from pullback.problem import Proximal as Proximal
+    from pullback.core.problem import InnerProblem as InnerProblem
+    from pullback.core.problem import Proximal as Proximal
+    from pullback.meta.evaluation import evaluate as evaluate
+    from pullback.meta.training import train as train
     from pullback.solvers import solve as solve
     from pullback.tasks import Task as Task
-    from pullback.training import train as train
 
 _HOMES = {
-    "InnerProblem": "pullback.problem",
+    "InnerProblem": "pullback.core.problem",
     "MetaAlgorithm": "pullback.algorithms",
-    "Proximal": "pullback.problem",
+    "Proximal": "pullback.core.problem",
     "Task": "pullback.tasks",
-    "evaluate": "pullback.evaluation",
+    "evaluate": "pullback.meta.evaluation",
     "fomaml": "pullback.algorithms",
     "imaml": "pullback.algorithms",
     "learned_imaml": "pullback.algorithms",
     "maml": "pullback.algorithms",
     "reptile": "pullback.algorithms",
     "solve": "pullback.solvers",
-    "train": "pullback.training",
+    "train": "pullback.meta.training",
 }
 _ROOMS = ("implicit", "linear", "models", "solvers", "tasks")
 

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
+from pullback.core.problem import InnerProblem
 from pullback.linear import CG, Dense, Lineax
-from pullback.problem import InnerProblem
 from pullback.solvers import LBFGS, GradientDescent, Nesterov, Optax
 from pullback.tasks import Task
 

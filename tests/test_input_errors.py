@@ -8,15 +8,16 @@ import numpy as np
 import optax
 import pytest
 
-from pullback import registry, scaling
 from pullback.algorithms import ALGORITHMS, fomaml, imaml, maml, reptile
-from pullback.errors import InputError, PullbackError
-from pullback.evaluation import evaluate
+from pullback.core import registry
+from pullback.core.errors import InputError, PullbackError
 from pullback.linear import CG, Lineax
+from pullback.meta import parallel
+from pullback.meta.evaluation import evaluate
+from pullback.meta.training import train
 from pullback.models import MLP, Conv4, functional
 from pullback.solvers import LBFGS, SOLVERS, GradientDescent, Nesterov, Optax
 from pullback.tasks import Sinusoid
-from pullback.training import train
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -176,7 +177,7 @@ def test_parameters_that_gradients_cannot_reach_are_named(name, params, parts):
 
 def test_a_name_like_no_other_gets_the_list_and_no_hint():
     with pytest.raises(InputError) as caught:
-        scaling.find_strategy("qqqq")
+        parallel.find_strategy("qqqq")
     assert "auto, chunked:N, map, measure, vmap" in str(caught.value)
     assert "mean" not in str(caught.value)
 

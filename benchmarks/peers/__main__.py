@@ -16,7 +16,7 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 from benchmarks.peers import install, rows, standard_tables, tables, trained_table
-from pullback import runs
+from pullback.runs import folder
 
 ABOUT = Path("/proc/cpuinfo")
 
@@ -67,7 +67,7 @@ def main():
             texts.append(text)
     text = "\n\n".join(texts)
     (arguments.out / "benchmarks.md").write_text(text + "\n", encoding="utf-8")
-    runs.write_json(arguments.out / "benchmarks.json", record)
+    folder.write_json(arguments.out / "benchmarks.json", record)
     if arguments.into is not None:
         document = arguments.into.read_text(encoding="utf-8")
         arguments.into.write_text(tables.insert(document, text), encoding="utf-8")
@@ -76,7 +76,7 @@ def main():
 
 
 def versions():
-    found = runs.versions()
+    found = folder.versions()
     for name in install.pins():
         try:
             found[name] = install.importlib.metadata.version(name)

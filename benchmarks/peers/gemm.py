@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.peers import products
-from pullback import scaling
+from pullback.meta import parallel
 
 FORMS = tuple(itertools.product((False, True), repeat=3))
 """First operand transposed, second operand transposed, the transposed result."""
@@ -80,7 +80,7 @@ def _timed(product, form, times, held):
 def prepare(problem, setting):
     stages = products.stages_of(problem, setting)
     found = {product: fastest(product) for product in products.counts(stages)}
-    mesh = scaling.task_mesh(problem.tasks)
+    mesh = parallel.task_mesh(problem.tasks)
     # All tasks of a device in one loop, so that the operands are laid out once.
     share = problem.tasks // mesh.size
     forms = [tuple(found[p][1] for p in stage.products.elements()) for stage in stages]
@@ -93,7 +93,7 @@ def prepare(problem, setting):
 
     @jax.jit
     def step(given, items):
-        return scaling.over_tasks(on_device, given, items, "map", mesh)
+        return parallel.over_tasks(on_device, given, items, "map", mesh)
 
     generator = np.random.default_rng(1)
     # Twice the same product has operands of its own each time, or XLA would do it once.
@@ -101,8 +101,8 @@ def prepare(problem, setting):
         tuple(operands(p, found[p][1], generator) for p in stage.products.elements())
         for stage in stages
     ]
-    given = scaling.replicate(given, mesh)
-    items = scaling.replicate(jnp.zeros(mesh.size), mesh)
+    given = parallel.replicate(given, mesh)
+    items = parallel.replicate(jnp.zeros(mesh.size), mesh)
     program = step.lower(given, items).compile()
 
     def run():

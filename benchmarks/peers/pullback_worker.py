@@ -5,10 +5,10 @@ import functools
 import jax
 
 from benchmarks.peers import layout, parts
-from pullback import scaling
 from pullback.algorithms import imaml, maml
-from pullback.certificate import Certify
+from pullback.implicit.certificate import Certify
 from pullback.linear import CG
+from pullback.meta import parallel
 from pullback.models import Conv4, cross_entropy
 from pullback.solvers import LBFGS, GradientDescent
 from pullback.tasks import Task
@@ -44,7 +44,7 @@ def prepare(problem, setting):
     theta = layout.nested(problem.theta)
     features, ways = problem.theta["linear/weight"].shape
     chosen = algorithm(setting, ways, features // 4)
-    mesh = scaling.task_mesh(problem.tasks)
+    mesh = parallel.task_mesh(problem.tasks)
     support = problem.support_x, problem.support_y
     tasks = Task(support, (problem.query_x, problem.query_y))
     key = jax.random.key(0)
@@ -55,9 +55,9 @@ def prepare(problem, setting):
 
     @jax.jit
     def step(theta, tasks):
-        return scaling.over_tasks(one_task, theta, tasks, scaling.find_strategy("auto"), mesh)
+        return parallel.over_tasks(one_task, theta, tasks, parallel.find_strategy("auto"), mesh)
 
-    theta, tasks = scaling.replicate((theta, tasks), mesh)
+    theta, tasks = parallel.replicate((theta, tasks), mesh)
     program = step.lower(theta, tasks).compile()
     run = functools.partial(_run, program, theta, tasks)
     run.program = program

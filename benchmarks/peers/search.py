@@ -20,9 +20,11 @@ import numpy as np
 
 from benchmarks.peers import layout
 from benchmarks.peers.problem import Problem
-from pullback import implicit, scaling, trees
+from pullback import implicit
+from pullback.core import trees
+from pullback.core.problem import Proximal
+from pullback.meta import parallel
 from pullback.models import Conv4, cross_entropy
-from pullback.problem import Proximal
 from pullback.solvers import LBFGS
 from pullback.solvers.base import run as solve
 from pullback.tasks import Task
@@ -94,14 +96,14 @@ def quasi_newton(solver, proximal, theta, task, exact):
 
 def over_tasks(function, theta, tasks, exact, *numbers):
     """Errors of all tasks; one program, whatever the numbers."""
-    mesh = scaling.task_mesh(len(tasks.support[1]))
+    mesh = parallel.task_mesh(len(tasks.support[1]))
 
     def one(shared, item):
         theta, numbers = shared
         return jnp.zeros(()), function(theta, *item, *numbers)
 
     return jax.jit(
-        lambda theta, numbers, items: scaling.over_tasks(one, (theta, numbers), items, "map", mesh)
+        lambda theta, numbers, items: parallel.over_tasks(one, (theta, numbers), items, "map", mesh)
     )(theta, numbers, (tasks, exact))[1]
 
 
@@ -123,7 +125,7 @@ def main():
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     # Here, since the backend has not started yet, and who imports this has an own environment.
-    scaling.use_host_devices()
+    parallel.use_host_devices()
     about = json.loads(arguments.trained.read_text())
     problem = Problem.load(arguments.trained.with_suffix(".choice.npz"))
     with np.load(arguments.trained.with_suffix(".choice-exact.npz")) as file:

@@ -19,8 +19,8 @@ import numpy as np
 import pullback
 from benchmarks.peers import layout
 from benchmarks.peers.problem import Problem
-from pullback import scaling
 from pullback.linear import CG
+from pullback.meta import parallel
 from pullback.models import Conv4, cross_entropy
 from pullback.solvers import LBFGS
 from pullback.tasks import Task, draw_split, episodes, load_glyphs, load_omniglot
@@ -79,8 +79,8 @@ def exact(theta, tasks):
             _, gradient, info = algorithm.meta_gradient(theta, task, jax.random.key(0))
             return jnp.zeros(()), (gradient, info)
 
-        mesh = scaling.task_mesh(len(tasks.support[1]))
-        program = jax.jit(lambda t, k: scaling.over_tasks(one, t, k, "map", mesh)[1])
+        mesh = parallel.task_mesh(len(tasks.support[1]))
+        program = jax.jit(lambda t, k: parallel.over_tasks(one, t, k, "map", mesh)[1])
         return jax.device_get(program(theta, tasks))
 
 
@@ -124,7 +124,7 @@ def main():
     parser.add_argument("--data-dir", type=Path)
     arguments = parser.parse_args()
     # Here, since the backend has not started yet, and who imports this has an own environment.
-    scaling.use_host_devices()
+    parallel.use_host_devices()
     make(arguments.file, arguments.steps, arguments.data_dir)
 
 

@@ -3,12 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pullback.algorithms.adaptive_strength import Raise
 from pullback.algorithms.base import Info, MetaAlgorithm, Report
 from pullback.algorithms.fomaml import fomaml
 from pullback.algorithms.imaml import imaml
 from pullback.algorithms.learned import FORMS, Learned, describe_strength, learned_imaml
 from pullback.algorithms.maml import maml
-from pullback.algorithms.raising import Raise
 from pullback.algorithms.reptile import reptile
 
 

@@ -6,15 +6,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from pullback import implicit
+from pullback.algorithms.adaptive_strength import Raise
 from pullback.algorithms.base import Info, Report, report
-from pullback.algorithms.raising import Raise
-from pullback.certificate import Certify, Errors, estimate, verdict
-from pullback.errors import InputError
+from pullback.core.errors import InputError
+from pullback.core.problem import InnerProblem, Loss
+from pullback.core.trees import Params
+from pullback.implicit.certificate import Certify, Errors, estimate, verdict
 from pullback.linear import CG, LinearSolver
-from pullback.problem import InnerProblem, Loss
 from pullback.solvers import LBFGS, BlackBox, InnerSolver, run
 from pullback.solvers.base import Solution, check_solver
-from pullback.trees import Params
 
 
 class Adjoint(eqx.Module):

@@ -8,11 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from pullback import codes, implicit, trees
-from pullback.problem import InnerProblem, check_params
+from pullback import implicit
+from pullback.core import trees
+from pullback.core.problem import InnerProblem, check_params
+from pullback.core.results import Verdict
+from pullback.core.trees import Params
 from pullback.solvers.base import BlackBox, InnerSolver, Solution, run
 from pullback.tasks.base import Task
-from pullback.trees import Params
 
 Theta = PyTree[Any]
 """What is meta-learned: the parameters, or a record that holds them and more."""
@@ -24,7 +26,7 @@ class Report(eqx.Module):
     Args:
         inner_residual: relative stationarity residual ‖∇L(φ) + Λ(φ − θ)‖ / ‖∇L(φ)‖; without a
             proximal term ‖∇L(φ)‖ / ‖∇L(θ)‖.
-        code: a code of :mod:`pullback.codes`.
+        code: a code of :mod:`pullback.core.results`.
         strength_factor: what Λ was multiplied by for this task; 1 unless asked for.
     """
 
@@ -45,9 +47,9 @@ class Info(eqx.Module):
         largest_curvature: greatest curvature of H + Λ seen; a lower bound of its largest one.
         damping: δ added to H + Λ in the solve.
         inner_error: estimated relative error of the meta-gradient because the inner solution is
-            only nearly stationary (:mod:`pullback.certificate`).
+            only nearly stationary (:mod:`pullback.implicit.certificate`).
         linear_error: the same because the linear system is only nearly solved.
-        code: the verdict, a code of :mod:`pullback.codes`.
+        code: the verdict, a code of :mod:`pullback.core.results`.
         strength_factor: what Λ was multiplied by for this task
             (:class:`pullback.algorithms.Raise`); 1 unless asked for.
     """
@@ -102,7 +104,7 @@ def report(
     value, gradient = jax.value_and_grad(problem.loss)(solution.phi, problem.support)
     residual = implicit.stationarity(problem, solution.phi, gradient, solution.start_norm)
     finite = trees.all_finite(solution.phi) & jnp.isfinite(residual) & jnp.isfinite(value)
-    code = jnp.where(finite, codes.OK, codes.NOT_FINITE)
+    code = jnp.where(finite, Verdict.OK, Verdict.NOT_FINITE)
     return Report(residual, code, jnp.asarray(strength_factor, residual.dtype))
 
 
@@ -110,7 +112,7 @@ def info_without_solve(inner: Report, value: Float[Array, ""], gradient: Theta) 
     """The record of an algorithm that solves no linear system."""
     finite = jnp.isfinite(value) & trees.all_finite(gradient)
     none = jnp.full_like(inner.inner_residual, jnp.nan)
-    code = jnp.where(finite, inner.code, codes.NOT_FINITE)
+    code = jnp.where(finite, inner.code, Verdict.NOT_FINITE)
     zero = jnp.zeros_like(none)
     inner = jax.lax.stop_gradient(inner)
     seen = (none, none, zero, none, none)

@@ -2,13 +2,8 @@
 
 import jax
 
-from pullback.algorithms.base import (
-    MetaAlgorithm,
-    adapt_with,
-    info_without_solve,
-    init_params,
-)
-from pullback.problem import Loss, Proximal, Strength
+from pullback.algorithms.base import MetaAlgorithm, adapt_with, info_without_solve, init_params
+from pullback.core.problem import Loss, Proximal, Strength
 from pullback.solvers import BlackBox, GradientDescent, InnerSolver
 from pullback.solvers.base import check_solver
 

@@ -1,12 +1,12 @@
 """Implicit MAML: the meta-gradient of a converged proximal problem."""
 
+from pullback.algorithms.adaptive_strength import Raise
 from pullback.algorithms.adjoint import Implicit
 from pullback.algorithms.base import MetaAlgorithm, init_params
-from pullback.algorithms.raising import Raise
-from pullback.certificate import Certify
-from pullback.errors import InputError
+from pullback.core.errors import InputError
+from pullback.core.problem import Loss, Proximal, Strength
+from pullback.implicit.certificate import Certify
 from pullback.linear import LinearSolver
-from pullback.problem import Loss, Proximal, Strength
 from pullback.solvers import BlackBox, InnerSolver
 
 DEFAULT = Certify()

@@ -21,15 +21,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from pullback import codes, trees
+from pullback.algorithms.adaptive_strength import Raise
 from pullback.algorithms.adjoint import Implicit
 from pullback.algorithms.base import MetaAlgorithm
 from pullback.algorithms.imaml import DEFAULT, check_given
-from pullback.algorithms.raising import Raise
-from pullback.certificate import Certify
-from pullback.errors import InputError, unknown_name
-from pullback.linear import LinearSolver
-from pullback.problem import (
+from pullback.core import trees
+from pullback.core.errors import InputError, unknown_name
+from pullback.core.problem import (
     InnerProblem,
     Loss,
     Strength,
@@ -40,8 +38,11 @@ from pullback.problem import (
     is_scalar,
     spread_strength,
 )
+from pullback.core.results import Verdict
+from pullback.core.trees import Params
+from pullback.implicit.certificate import Certify
+from pullback.linear import LinearSolver
 from pullback.solvers import BlackBox, InnerSolver
-from pullback.trees import Params
 
 FORMS = {
     "scalar": "one λ for all parameters",
@@ -172,7 +173,7 @@ def learned_imaml(
             (by_hyper,) = pull(trees.scale(-1.0, found.solution))
         gradient = Learned(found.gradient, by_strength, by_hyper)
         finite = trees.all_finite((by_strength, by_hyper))
-        code = jnp.where(finite, found.info.code, codes.NOT_FINITE)
+        code = jnp.where(finite, found.info.code, Verdict.NOT_FINITE)
         return found.value, gradient, dataclasses.replace(found.info, code=code)
 
     return MetaAlgorithm(init, adapt, meta_gradient)

@@ -9,8 +9,8 @@ from pullback.algorithms.base import (
     init_params,
     report,
 )
-from pullback.errors import InputError
-from pullback.problem import Loss, Proximal, Strength
+from pullback.core.errors import InputError
+from pullback.core.problem import Loss, Proximal, Strength
 from pullback.solvers import BlackBox, GradientDescent, InnerSolver, is_differentiable, run
 from pullback.solvers.base import check_solver, describe
 

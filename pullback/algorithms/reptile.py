@@ -3,15 +3,10 @@
 import jax
 import jax.numpy as jnp
 
-from pullback import trees
-from pullback.algorithms.base import (
-    MetaAlgorithm,
-    adapt_with,
-    info_without_solve,
-    init_params,
-)
-from pullback.errors import InputError
-from pullback.problem import Loss, Proximal, Strength
+from pullback.algorithms.base import MetaAlgorithm, adapt_with, info_without_solve, init_params
+from pullback.core import trees
+from pullback.core.errors import InputError
+from pullback.core.problem import Loss, Proximal, Strength
 from pullback.solvers import BlackBox, GradientDescent, InnerSolver
 from pullback.solvers.base import check_solver
 

@@ -52,22 +52,24 @@ def adapt(
 
     For instance:  pullback adapt runs/first --support my/known --query my/unknown
     """
-    from pullback import adapting, console, scaling, wording
-    from pullback.runs import Run
+    from pullback.cli import console
+    from pullback.meta import parallel
+    from pullback.runs import formatting, predict
+    from pullback.runs.folder import Run
 
-    scaling.use_host_devices()
+    parallel.use_host_devices()
     reporter = console.Reporter(quiet, json)
-    record = adapting.adapt_to_folders(Run.open(run), support, query, which=checkpoint, seed=seed)
+    record = predict.adapt_to_folders(Run.open(run), support, query, which=checkpoint, seed=seed)
     rows = [
-        (row["file"], row["predicted"], wording.percent(row["probability"]), row["label"] or "")
+        (row["file"], row["predicted"], formatting.percent(row["probability"]), row["label"] or "")
         for row in record["predictions"]
     ]
     headings = ("file", "predicted class", "probability>", "its folder")
     if record["accuracy"] is None:
         headings, rows = headings[:3], [row[:3] for row in rows]
     shown = [console.table(headings, rows)]
-    facts = f"Inner residual {wording.number(record['inner_residual'], 2)}; normalisation "
+    facts = f"Inner residual {formatting.number(record['inner_residual'], 2)}; normalisation "
     facts += f"{record['normalisation']}."
     if record["accuracy"] is not None:
-        facts = f"Accuracy {wording.percent(record['accuracy'])}. {facts}"
+        facts = f"Accuracy {formatting.percent(record['accuracy'])}. {facts}"
     reporter.result(record, *shown, facts)

@@ -9,10 +9,10 @@ from typer.core import TyperGroup
 
 from pullback.cli.adapt import adapt
 from pullback.cli.compare import compare
+from pullback.cli.compilation_cache import keep_programs
 from pullback.cli.evaluate import evaluate
 from pullback.cli.info import info
 from pullback.cli.lab import lab
-from pullback.cli.programs import keep_programs
 from pullback.cli.study import study
 from pullback.cli.supervisor import is_wanted, supervise
 from pullback.cli.train import train
@@ -24,12 +24,12 @@ class _Group(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command; an error of this package ends it without a traceback."""
-        from pullback.errors import InputError, PullbackError
+        from pullback.core.errors import InputError, PullbackError
 
         try:
             return super().invoke(ctx)
         except PullbackError as error:
-            from pullback.console import Reporter
+            from pullback.cli.console import Reporter
 
             Reporter().error(str(error))
             raise typer.Exit(2 if isinstance(error, InputError) else 1) from None

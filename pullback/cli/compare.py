@@ -118,12 +118,13 @@ def compare(
     For instance:  pullback compare --dataset sinusoid --steps 2000 --out runs/all
     """
     given = o.given_settings(locals())
-    from pullback import compare as comparing
-    from pullback import config as configs
-    from pullback import console, scaling
-    from pullback.errors import InputError
+    from pullback.cli import console
+    from pullback.core.errors import InputError
+    from pullback.meta import parallel
+    from pullback.runs import compare as comparing
+    from pullback.runs import config as configs
 
-    scaling.use_host_devices(devices)
+    parallel.use_host_devices(devices)
     reporter = console.Reporter(quiet, json)
     stored = {} if config is None else dict(configs.read_toml(config))
     chosen = {

@@ -80,17 +80,20 @@ def evaluate(
 
     For instance:  pullback evaluate runs/first --tasks 600
     """
-    from pullback import console, scaling, scoring, wording
-    from pullback.runs import Run
+    from pullback.cli import console
+    from pullback.meta import parallel
+    from pullback.runs import formatting
+    from pullback.runs.folder import Run
+    from pullback.runs.score import BASELINE, evaluate_run
 
-    scaling.use_host_devices()
+    parallel.use_host_devices()
     reporter = console.Reporter(quiet, json)
     opened = Run.open(run)
 
     def score(baseline: bool):
-        label = scoring.BASELINE if baseline else f"{split} tasks"
+        label = BASELINE if baseline else f"{split} tasks"
         with reporter.counting(label, tasks) as on_block:
-            return scoring.evaluate_run(
+            return evaluate_run(
                 opened,
                 part=split,
                 tasks=tasks,
@@ -105,11 +108,11 @@ def evaluate(
             ).record
 
     record = score(False)
-    shown = [wording.evaluation_text(record)]
+    shown = [formatting.evaluation_text(record)]
     printed = {name: value for name, value in record.items() if name != "records"}
     if baseline:
         record = score(True)
-        shown.append(wording.evaluation_text(record, scoring.BASELINE))
+        shown.append(formatting.evaluation_text(record, BASELINE))
         printed["baseline"] = {n: value for n, value in record.items() if n != "records"}
     for message, count in printed["flagged"].items():
         reporter.warn(f"{count} of {tasks} tasks: {message}")

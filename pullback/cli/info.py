@@ -23,7 +23,7 @@ def info(subject: Subject, quiet: o.Quiet = False, json: o.Json = False) -> None
 
     For instance:  pullback info runs/first   or   pullback info algorithms
     """
-    from pullback import console
+    from pullback.cli import console
 
     reporter = console.Reporter(quiet, json)
     lists = _lists()
@@ -33,7 +33,7 @@ def info(subject: Subject, quiet: o.Quiet = False, json: o.Json = False) -> None
         reporter.result({"list": subject, "names": lines}, console.table(("name", "what"), rows))
         return
     if not Path(subject).exists():
-        from pullback.errors import InputError
+        from pullback.core.errors import InputError
 
         raise InputError(
             f"{subject!r} is neither a folder nor a list",
@@ -43,7 +43,8 @@ def info(subject: Subject, quiet: o.Quiet = False, json: o.Json = False) -> None
 
 
 def _lists() -> dict[str, dict[str, str]]:
-    from pullback import algorithms, linear, models, scaling, solvers, tasks
+    from pullback import algorithms, linear, models, solvers, tasks
+    from pullback.meta import parallel
 
     return {
         "algorithms": {n: line.summary for n, line in algorithms.ALGORITHMS.items()},
@@ -55,7 +56,7 @@ def _lists() -> dict[str, dict[str, str]]:
             n: "not smooth: no inner optimum to converge to" if n == "relu" else "smooth"
             for n in models.ACTIVATIONS
         },
-        "strategies": dict(scaling.STRATEGIES),
+        "strategies": dict(parallel.STRATEGIES),
         "splits": {
             "alphabet": "whole alphabets: no alphabet is in two parts",
             "character": "single classes, in exact numbers",
@@ -65,7 +66,7 @@ def _lists() -> dict[str, dict[str, str]]:
 
 
 def _show_run(folder: Path, reporter: Any) -> None:
-    from pullback.runs import Run
+    from pullback.runs.folder import Run
 
     run = Run.open(folder)
     record = describe_run(run)
@@ -74,14 +75,16 @@ def _show_run(folder: Path, reporter: Any) -> None:
 
 def describe_run(run: Any) -> dict[str, Any]:
     """What is known about a run, from its files alone."""
-    from pullback import checkpoint, codes, tasks
+    from pullback import tasks
+    from pullback.core import results
+    from pullback.runs import checkpoint
 
     steps, validations = run.metrics("step"), run.metrics("validation")
     accuracy = tasks.DATASETS[run.config.data.dataset].kind == "classification"
     flags: dict[str, int] = {}
     for line in run.metrics("flags"):
         for code, count in line["codes"].items():
-            text = f"{codes.NAMES[int(code)]}: {codes.message(int(code))}"
+            text = f"{results.label(int(code))}: {results.message(int(code))}"
             flags[text] = flags.get(text, 0) + count
     last = validations[-1] if validations else {}
     record: dict[str, Any] = {
@@ -116,11 +119,12 @@ def describe_run(run: Any) -> dict[str, Any]:
 
 def _learned_strength(run: Any, higher_is_better: bool) -> dict[str, Any]:
     """The learned Λ of the checkpoint that is evaluated by default."""
-    from pullback import algorithms, checkpoint, experiment
-    from pullback.errors import InputError
+    from pullback import algorithms
+    from pullback.core.errors import InputError
+    from pullback.runs import build, checkpoint
 
     form = run.config.algorithm.learn_strength
-    fresh = experiment.assemble(run.config, run.split, None).fresh_state()
+    fresh = build.assemble(run.config, run.split, None).fresh_state()
     try:
         found = checkpoint.restore(
             run.checkpoints, fresh, "best", higher_is_better=higher_is_better
@@ -134,8 +138,8 @@ def _learned_strength(run: Any, higher_is_better: bool) -> dict[str, Any]:
 
 def run_tables(record: Mapping[str, Any]) -> list[Any]:
     """The lines and tables that show a run to a person."""
-    from pullback.console import table
-    from pullback.wording import duration, evaluation_text, number, score_text
+    from pullback.cli.console import table
+    from pullback.runs.formatting import duration, evaluation_text, number, score_text
 
     score = record["score"]
     rows = [("run", record["run"]), ("meta-steps", f"{record['step']} of {record['steps']}")]
@@ -186,7 +190,7 @@ _EACH = {"leaf": "one for each array", "diagonal": "one for each parameter"}
 
 
 def _strength_row(learned: Mapping[str, Any]) -> str:
-    from pullback.wording import number
+    from pullback.runs.formatting import number
 
     if "problem" in learned:
         return learned["problem"]
@@ -195,8 +199,8 @@ def _strength_row(learned: Mapping[str, Any]) -> str:
 
 
 def _strength_table(learned: Mapping[str, Any]) -> Any:
-    from pullback.console import table
-    from pullback.wording import number
+    from pullback.cli.console import table
+    from pullback.runs.formatting import number
 
     names = ("min", "median", "max") if learned["form"] == "diagonal" else ("λ",)
     rows = [

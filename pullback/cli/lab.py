@@ -43,7 +43,7 @@ def lab(
 
     For instance:  pullback lab   or   pullback lab --run runs --no-browser
     """
-    from pullback.errors import InputError
+    from pullback.core.errors import InputError
 
     if run is not None and not run.is_dir():
         raise InputError(f"--run {run} is no folder", allowed="a folder of a run or of several")

@@ -8,13 +8,14 @@ from typing import Any
 
 import jax
 
-from pullback import config as configs
-from pullback import processes, runs, scaling
 from pullback.cli import worker
-from pullback.console import Reporter, Silent
-from pullback.errors import InputError
-from pullback.experiment import Experiment
-from pullback.processes import Place
+from pullback.cli.console import Reporter, Silent
+from pullback.core.errors import InputError
+from pullback.meta import multihost, parallel
+from pullback.meta.multihost import Place
+from pullback.runs import config as configs
+from pullback.runs import folder
+from pullback.runs.build import Experiment
 
 SAME_VERSIONS = ("pullback", "jax", "jaxlib")
 HOST_ONLY = ("data.data_dir",)
@@ -25,7 +26,7 @@ def meet(place: Place | None, devices: int | None, quiet: bool, as_json: bool) -
     """Join the other processes, if there are any.
 
     Args:
-        place: from :func:`pullback.processes.find_place`.
+        place: from :func:`pullback.meta.multihost.find_place`.
         devices: as given to the command.
         quiet: as given to the command.
         as_json: as given to the command.
@@ -38,16 +39,16 @@ def meet(place: Place | None, devices: int | None, quiet: bool, as_json: bool) -
     """
     if place is not None:
         worker.tell(place=dataclasses.asdict(place))
-        processes.join(place)
-        known = {"process": processes.index(), "processes": processes.count()}
+        multihost.join(place)
+        known = {"process": multihost.index(), "processes": multihost.count()}
         worker.tell(place=dataclasses.asdict(place) | known)
-    if not processes.is_first():
+    if not multihost.is_first():
         return Silent()
     reporter = Reporter(quiet, as_json)
     if place is not None:
-        reporter.say(f"All {processes.count()} processes are here.")
-    if devices is not None and jax.default_backend() == "cpu" and devices > scaling.cores():
-        reporter.say(f"{devices} devices on {scaling.cores()} cores: right, but no faster.")
+        reporter.say(f"All {multihost.count()} processes are here.")
+    if devices is not None and jax.default_backend() == "cpu" and devices > parallel.cores():
+        reporter.say(f"{devices} devices on {parallel.cores()} cores: right, but no faster.")
     return reporter
 
 
@@ -61,7 +62,7 @@ def card(built: Experiment, devices: int | None, minutes: float | None) -> dict[
         "minutes": minutes,
         "split": None if split is None else _digest(split.encode()),
         "images": None if images is None else _digest(images),
-        "versions": {name: runs.versions()[name] for name in SAME_VERSIONS},
+        "versions": {name: folder.versions()[name] for name in SAME_VERSIONS},
     }
 
 

@@ -379,8 +379,8 @@ def given_settings(options: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Raises:
         InputError: if ``hidden`` is no list of numbers.
     """
-    from pullback.config import HOME
-    from pullback.errors import InputError
+    from pullback.core.errors import InputError
+    from pullback.runs.config import HOME
 
     renamed = {"name": options.get("algorithm")} | {
         name: value for name, value in options.items() if name != "name"

@@ -49,8 +49,8 @@ def study(
 
     For instance:  pullback study --out runs/study   or   pullback study --part noise --quick
     """
-    from pullback import console
     from pullback import study as studying
+    from pullback.cli import console
 
     reporter = console.Reporter(quiet, json)
     if out is None:

@@ -40,7 +40,7 @@ def supervise(argv: Sequence[str]) -> int:
         The exit code: the command's own; 3 where another process was lost; 128 and the signal's
         number where a signal ended the command.
     """
-    from pullback.console import Reporter
+    from pullback.cli.console import Reporter
 
     with tempfile.TemporaryDirectory(prefix="pullback-") as folder:
         process = subprocess.Popen(

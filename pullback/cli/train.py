@@ -98,13 +98,13 @@ def train(
     For instance:  pullback train --dataset glyphs --ways 5 --shots 1 --out runs/first
     """
     given = o.given_settings(locals())
-    from pullback import processes as peers
-    from pullback import scaling
     from pullback.cli import launch, worker
-    from pullback.errors import InputError, NumericalError
+    from pullback.core.errors import InputError, NumericalError
+    from pullback.meta import multihost as peers
+    from pullback.meta import parallel
 
     place = peers.find_place(hosts, coordinator, process_id, processes, patience)
-    scaling.use_host_devices(devices)
+    parallel.use_host_devices(devices)
     with worker.awaiting_the_worst(peers.HEARTBEAT):
         reporter = launch.meet(place, devices, quiet, json)
         try:
@@ -132,10 +132,11 @@ def _begin(
     devices: int | None,
     reporter: Any,
 ):
-    from pullback import config as configs
-    from pullback import processes, rehearsal, runs
-    from pullback.errors import InputError
-    from pullback.runs import Run
+    from pullback.core.errors import InputError
+    from pullback.meta import multihost
+    from pullback.runs import budget
+    from pullback.runs import config as configs
+    from pullback.runs.folder import Run, check_free
 
     stored, settings = {}, None
 
@@ -151,27 +152,27 @@ def _begin(
         if out is None:
             time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
             out = Path("runs") / f"{settings.data.dataset}-{settings.algorithm.name}-{time}"
-        if processes.is_first():
-            runs.check_free(out)
+        if multihost.is_first():
+            check_free(out)
         return str(out)
 
-    folder = Path(processes.together(read)[0])
+    folder = Path(multihost.together(read)[0])
     built = _build_alike(settings, None, devices, minutes)
-    built = rehearsal.prepare(
+    built = budget.prepare(
         built,
         None if minutes is None else 60 * minutes,
         devices=devices,
         say=lambda text: reporter.say(text[0].upper() + text[1:]),
     )
-    processes.from_first(lambda: str(Run.create(folder, built.config, built.split).folder))
+    multihost.from_first(lambda: str(Run.create(folder, built.config, built.split).folder))
     return Run(folder, built.config, built.split), built
 
 
 def _reopen(folder: Path, given: dict, config: Path | None, out: Path | None, minutes, devices):
-    from pullback import config as configs
-    from pullback import processes
-    from pullback.errors import InputError
-    from pullback.runs import Run
+    from pullback.core.errors import InputError
+    from pullback.meta import multihost
+    from pullback.runs import config as configs
+    from pullback.runs.folder import Run
     from pullback.tasks import ClassSplit
 
     def check_flags() -> None:
@@ -200,41 +201,43 @@ def _reopen(folder: Path, given: dict, config: Path | None, out: Path | None, mi
                 remedy="Resume without it, or start a new run with --out",
             )
 
-    processes.together(check_flags)
+    multihost.together(check_flags)
     # The other processes need not see the folder.
-    found = processes.from_first(open_run)
+    found = multihost.from_first(open_run)
     split = None if found["split"] is None else ClassSplit.from_dict(found["split"])
     run = Run(Path(found["folder"]), configs.resolve(found["settings"]), split)
-    processes.together(check_settings)
+    multihost.together(check_settings)
     return run, _build_alike(run.config, split, devices)
 
 
 def _build_alike(settings: Any, split: Any, devices: int | None, minutes: float | None = None):
     """The experiment, once it is known that every process builds the same."""
-    from pullback import experiment as experiments
-    from pullback import processes, scaling
     from pullback.cli import launch
+    from pullback.meta import multihost, parallel
+    from pullback.runs import build as experiments
 
     built: Any = None
 
     def build() -> dict[str, Any]:
         nonlocal built
-        scaling.check_devices(settings.training.tasks_per_step, devices)
-        scaling.task_mesh(settings.training.tasks_per_step, devices)
+        parallel.check_devices(settings.training.tasks_per_step, devices)
+        parallel.task_mesh(settings.training.tasks_per_step, devices)
         built = experiments.build(settings, split)
-        if processes.count() == 1:
+        if multihost.count() == 1:
             return {}
         return launch.card(built, devices, minutes)
 
-    cards = processes.together(build)
+    cards = multihost.together(build)
     if len(cards) > 1:
         launch.check_cards(cards)
     return built
 
 
 def _run(run: Any, experiment: Any, reporter: Any, devices: int | None, *, resume: bool) -> int:
-    from pullback import console, processes, wording
-    from pullback.sessions import train_run
+    from pullback.cli import console
+    from pullback.meta import multihost
+    from pullback.runs import formatting
+    from pullback.runs.trainer import train_run
 
     steps, score = experiment.config.training.steps, experiment.score_name
     with (
@@ -249,7 +252,7 @@ def _run(run: Any, experiment: Any, reporter: Any, devices: int | None, *, resum
             should_stop=should_stop,
             devices=devices,
         )
-    if not processes.is_first():
+    if not multihost.is_first():
         return 130 if outcome.stopped else 0
     done = int(outcome.state.step)
     best = run.best_validation(higher_is_better=experiment.higher_is_better)
@@ -268,11 +271,11 @@ def _run(run: Any, experiment: Any, reporter: Any, devices: int | None, *, resum
         )
         reporter.result(record, text)
         return 130
-    number = wording.score_text(score, best.get("mean"), best.get("interval"))
+    number = formatting.score_text(score, best.get("mean"), best.get("interval"))
     reporter.result(
         record,
-        f"Done: {steps} meta-steps in {wording.duration(outcome.seconds)}. Best validation {score} "
-        f"{number} at step {best.get('step')}.",
+        f"Done: {steps} meta-steps in {formatting.duration(outcome.seconds)}. Best validation "
+        f"{score} {number} at step {best.get('step')}.",
         f"Next: pullback evaluate {run.folder}",
     )
     return 0

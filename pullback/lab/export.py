@@ -8,7 +8,7 @@ import panel as pn
 from bokeh.resources import INLINE
 from panel.io.resources import CDN_DIST
 
-from pullback.errors import InputError, StorageError
+from pullback.core.errors import InputError, StorageError
 from pullback.lab.app import page
 from pullback.lab.rooms import ROOMS
 from pullback.lab.session import Session

@@ -16,7 +16,7 @@ from panel.io.server import WSHandler, get_server
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
-from pullback.errors import InputError
+from pullback.core.errors import InputError
 from pullback.lab.app import page
 from pullback.lab.room import Room
 from pullback.lab.rooms import ROOMS

@@ -1,5 +1,6 @@
 """Linear solvers for (H + Λ)u = v, which know the matrix by its products only."""
 
+from pullback.core.registry import Entry
 from pullback.linear.base import LinearSolution, LinearSolver, Operator
 from pullback.linear.bicgstab import BiCGStab
 from pullback.linear.cg import CG
@@ -9,7 +10,6 @@ from pullback.linear.lineax_solver import Lineax
 from pullback.linear.minres import MINRES
 from pullback.linear.neumann import Neumann
 from pullback.linear.nystrom import Nystrom
-from pullback.registry import Entry
 
 LINEAR_SOLVERS: dict[str, Entry] = {
     line.name: line

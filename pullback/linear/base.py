@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from pullback import codes, trees
-from pullback.errors import InputError, check_counts
-from pullback.trees import Params
+from pullback.core import trees
+from pullback.core.errors import InputError, check_counts
+from pullback.core.results import Verdict
+from pullback.core.trees import Params
 
 Operator = Callable[[Params], Params]
 """A symmetric linear map on vectors shaped like the parameters."""
@@ -31,7 +32,7 @@ class LinearSolution(eqx.Module):
         smallest_curvature: an upper bound of A's smallest eigenvalue from the directions tried,
             or NaN if the solver does not see any.
         largest_curvature: a lower bound of its largest eigenvalue likewise.
-        code: a code of :mod:`pullback.codes`.
+        code: a code of :mod:`pullback.core.results`.
         directions: vectors p_i with p_i·A·p_j = 1 where i = j and 0 elsewhere, stacked leaf by
             leaf, zero rows among them; None from a solver that makes none.
         curved: A·p_i, stacked likewise.
@@ -151,8 +152,8 @@ def conclude(
         lambda: (guess, trees.subtract(unit, operator(guess))),
         lambda: (value, remainder),
     )
-    code = jnp.where((broken & ~nothing) | useless, codes.NOT_SOLVED, codes.OK)
-    code = jnp.where(smallest <= 0, codes.NEGATIVE_CURVATURE, code)
+    code = jnp.where((broken & ~nothing) | useless, Verdict.SOLVE_FAILED, Verdict.OK)
+    code = jnp.where(smallest <= 0, Verdict.NEGATIVE_CURVATURE, code)
     value, residual = trees.scale(size, value), trees.norm(remainder)
     finite = trees.all_finite(value) & jnp.isfinite(residual)
     return LinearSolution(
@@ -162,5 +163,5 @@ def conclude(
         jnp.asarray(steps) + useless,
         smallest,
         largest,
-        jnp.where(finite, code, codes.NOT_FINITE),
+        jnp.where(finite, code, Verdict.NOT_FINITE),
     )

@@ -3,10 +3,10 @@
 import equinox as eqx
 import lineax as lx
 
-from pullback import trees
+from pullback.core import trees
+from pullback.core.trees import Params
 from pullback.linear.base import LinearSolution, Operator, Unpreconditioned, check_settings
 from pullback.linear.lineax_solver import by_residual
-from pullback.trees import Params
 
 
 class BiCGStab(Unpreconditioned):
@@ -14,7 +14,7 @@ class BiCGStab(Unpreconditioned):
 
     Two products a step, and a residual that need not fall. For a symmetric matrix it has no
     advantage over CG or MINRES. In single precision Lineax takes a negative coefficient for a
-    breakdown, which definite matrices give as well; the code is then ``NOT_SOLVED``.
+    breakdown, which definite matrices give as well; the code is then ``SOLVE_FAILED``.
 
     Args:
         steps: the most products with A; two more measure the residual at the start and the end.

@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pullback import codes, trees
-from pullback.errors import InputError
+from pullback.core import trees
+from pullback.core.errors import InputError
+from pullback.core.results import Verdict
+from pullback.core.trees import Params
 from pullback.linear.base import LinearSolution, Operator, check_settings
-from pullback.trees import Params
 
 REMEMBERED = 16
 """The most search directions whose inner products are kept for the Ritz values."""
@@ -21,7 +22,7 @@ class CG(eqx.Module):
     with pᵀAp ≤ 0 turns up, A is not positive definite: the solve stops before that direction and
     says so (code ``NEGATIVE_CURVATURE``); if it is the first direction, the approximate inverse
     applied to v is returned, never zero. A matrix that is singular to rounding has the code
-    ``NOT_SOLVED``.
+    ``SOLVE_FAILED``.
 
     The smallest curvature reported is the smallest Ritz value over the last directions, the
     largest the greatest ‖Ap‖/‖p‖ of any direction.
@@ -146,10 +147,10 @@ class CG(eqx.Module):
         # From here on the residual's recurrence says nothing of the residual itself: A is
         # singular to rounding.
         blown = looked & (jnp.finfo(span.dtype).eps * highest * trees.norm(x) > 1)
-        code = jnp.where(blown, codes.NOT_SOLVED, codes.OK)
-        code = jnp.where(failed, codes.NEGATIVE_CURVATURE, code)
+        code = jnp.where(blown, Verdict.SOLVE_FAILED, Verdict.OK)
+        code = jnp.where(failed, Verdict.NEGATIVE_CURVATURE, code)
         finite = trees.all_finite(value) & trees.all_finite(residual) & jnp.isfinite(product)
-        code = jnp.where(finite, code, codes.NOT_FINITE)
+        code = jnp.where(finite, code, Verdict.NOT_FINITE)
         return LinearSolution(
             value,
             trees.norm(residual),

@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pullback import codes, trees
-from pullback.errors import InputError, check_counts
+from pullback.core import trees
+from pullback.core.errors import InputError, check_counts
+from pullback.core.results import Verdict
+from pullback.core.trees import Params
 from pullback.linear.base import LinearSolution, Operator, Unpreconditioned
-from pullback.trees import Params
 
 
 def matrix(operator: Operator, like: Params) -> Float[Array, "n n"]:
@@ -65,8 +66,8 @@ class Dense(Unpreconditioned):
         remainder = flat - whole @ value
         residual = jnp.linalg.norm(remainder)
         value = size * value
-        code = jnp.where(values[0] > 0, codes.OK, codes.NEGATIVE_CURVATURE)
-        code = jnp.where(jnp.all(jnp.isfinite(value)), code, codes.NOT_FINITE)
+        code = jnp.where(values[0] > 0, Verdict.OK, Verdict.NEGATIVE_CURVATURE)
+        code = jnp.where(jnp.all(jnp.isfinite(value)), code, Verdict.NOT_FINITE)
         steps = jnp.asarray(flat.size)
         remainder = unravel(size * remainder)
         value = unravel(value)

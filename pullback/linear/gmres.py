@@ -4,10 +4,10 @@ import equinox as eqx
 import jax
 import lineax as lx
 
-from pullback import trees
+from pullback.core import trees
+from pullback.core.trees import Params
 from pullback.linear.base import LinearSolution, Operator, Unpreconditioned, check_settings
 from pullback.linear.lineax_solver import by_residual
-from pullback.trees import Params
 
 
 class GMRES(Unpreconditioned):

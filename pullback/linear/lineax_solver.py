@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Int
 
-from pullback import codes, trees
-from pullback.errors import InputError
+from pullback.core import trees
+from pullback.core.errors import InputError
+from pullback.core.results import Verdict
+from pullback.core.trees import Params
 from pullback.linear.base import LinearSolution, Operator, Unpreconditioned, conclude, rounding
-from pullback.trees import Params
 
 
 def by_lineax(
@@ -54,7 +55,7 @@ def by_residual(
         rtol: stop once ‖A·u − rhs‖ ≤ rtol·‖rhs‖.
 
     Returns:
-        The solution. ``NOT_SOLVED`` where Lineax reports a breakdown or a stagnation above the
+        The solution. ``SOLVE_FAILED`` where Lineax reports a breakdown or a stagnation above the
         tolerance, and where what it returns is no better than zero.
     """
     unit, size = trees.normalise(rhs)
@@ -122,9 +123,9 @@ class Lineax(Unpreconditioned):
         remainder = trees.where(size == 0, trees.zeros_like(rhs), trees.scale(size, remainder))
         residual = jnp.where(size == 0, 0.0, residual)
         solved = (solution.result == lx.RESULTS.successful) | (size == 0)
-        code = jnp.where(solved, codes.OK, codes.NOT_SOLVED)
+        code = jnp.where(solved, Verdict.OK, Verdict.SOLVE_FAILED)
         finite = trees.all_finite(value) & jnp.isfinite(residual)
-        code = jnp.where(finite, code, codes.NOT_FINITE)
+        code = jnp.where(finite, code, Verdict.NOT_FINITE)
         steps = solution.stats.get("num_steps")
         unseen = jnp.full_like(residual, jnp.nan)
         steps = jnp.asarray(-1 if steps is None else steps)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pullback import trees
+from pullback.core import trees
+from pullback.core.trees import Params
 from pullback.linear.base import (
     LinearSolution,
     Operator,
@@ -16,7 +17,6 @@ from pullback.linear.base import (
     conclude,
     rounding,
 )
-from pullback.trees import Params
 
 
 class MINRES(Unpreconditioned):
@@ -25,7 +25,7 @@ class MINRES(Unpreconditioned):
     Takes one product a step, and the residual never rises. It solves an indefinite system as
     well, where CG must stop; the code is then ``NEGATIVE_CURVATURE`` all the same, because φ is
     no minimum of the inner problem. A singular system whose right-hand side A does not reach
-    ends with the best u found and ``NOT_SOLVED``.
+    ends with the best u found and ``SOLVE_FAILED``.
 
     The curvatures reported are the extreme Ritz values, from the Lanczos matrix that MINRES
     builds anyway.

@@ -5,8 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pullback import trees
-from pullback.errors import InputError, check_positive
+from pullback.core import trees
+from pullback.core.errors import InputError, check_positive
+from pullback.core.trees import Params
 from pullback.linear.base import (
     LinearSolution,
     Operator,
@@ -15,7 +16,6 @@ from pullback.linear.base import (
     conclude,
     rounding,
 )
-from pullback.trees import Params
 
 LOOKS = 4
 """Power iterations that find the scale of the series."""
@@ -27,7 +27,7 @@ class Neumann(Unpreconditioned):
     Lorraine, Vicol & Duvenaud (2020) invert the Hessian so. With α < 2/λₘₐₓ(A) the
     remainder (I − αA)ᵏ v never grows on a positive definite A, but it falls as slowly as the
     condition number of A wants, whereas CG with as many products is never worse. A remainder
-    that grows is a divergence: the sum stops before it, with the code ``NOT_SOLVED``, or
+    that grows is a divergence: the sum stops before it, with the code ``SOLVE_FAILED``, or
     ``NEGATIVE_CURVATURE`` if A curves downward along it.
 
     Args:

@@ -5,11 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from pullback import trees
-from pullback.errors import InputError
+from pullback.core import trees
+from pullback.core.errors import InputError
+from pullback.core.trees import Params
 from pullback.linear.base import LinearSolution, Operator, Unpreconditioned, check_settings
 from pullback.linear.cg import CG
-from pullback.trees import Params
 
 
 class Nystrom(Unpreconditioned):

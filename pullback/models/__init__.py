@@ -2,10 +2,10 @@
 
 from pullback.models.activations import ACTIVATIONS, find_activation
 from pullback.models.conv4 import NORMALISATIONS, Conv4
-from pullback.models.foreign import functional
+from pullback.models.convolution import convolve, patches
 from pullback.models.losses import accuracy, cross_entropy, mean_squared_error
 from pullback.models.mlp import MLP
-from pullback.models.patches import convolve, patches
+from pullback.models.modules import functional
 
 __all__ = [
     "ACTIVATIONS",

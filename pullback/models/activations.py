@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from pullback.errors import unknown_name
+from pullback.core.errors import unknown_name
 
 Activation = Callable[[Array], Array]
 

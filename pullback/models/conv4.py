@@ -5,10 +5,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from pullback.errors import InputError, unknown_name
+from pullback.core.errors import InputError, unknown_name
+from pullback.core.trees import Params
 from pullback.models.activations import find_activation
-from pullback.models.patches import convolve
-from pullback.trees import Params
+from pullback.models.convolution import convolve
 
 NORMALISATIONS = {
     "group": "each example by its own groups of channels: no example sees another",

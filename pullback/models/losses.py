@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from pullback.trees import Params
+from pullback.core.trees import Params
 
 Apply = Callable[[Params, Array], Array]
 Batch = tuple[Array, Array]

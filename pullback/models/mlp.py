@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from pullback.core.trees import Params
 from pullback.models.activations import find_activation
-from pullback.trees import Params
 
 
 class MLP(eqx.Module):

@@ -2,9 +2,9 @@
 
 import optax
 
-from pullback.registry import Entry
+from pullback.core.registry import Entry
 from pullback.solvers.base import BlackBox, InnerSolver, Solution, is_differentiable, run, solve
-from pullback.solvers.callback_solver import Callback
+from pullback.solvers.callback import Callback
 from pullback.solvers.gradient_descent import GradientDescent
 from pullback.solvers.lbfgs import LBFGS
 from pullback.solvers.nesterov import Nesterov

@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from pullback import trees
-from pullback.errors import InputError
-from pullback.problem import InnerProblem, Proximal
-from pullback.trees import Params
+from pullback.core import trees
+from pullback.core.errors import InputError
+from pullback.core.problem import InnerProblem, Proximal
+from pullback.core.trees import Params
 
 BlackBox = Callable[[InnerProblem, Params, PRNGKeyArray], Params]
 """``solver(problem, theta, key) -> phi``: a user's own callable, never differentiated."""

@@ -7,11 +7,11 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from pullback import trees
-from pullback.errors import InputError, check_counts, check_positive
-from pullback.problem import InnerProblem
+from pullback.core import trees
+from pullback.core.errors import InputError, check_counts, check_positive
+from pullback.core.problem import InnerProblem
+from pullback.core.trees import Params
 from pullback.solvers.base import Solution
-from pullback.trees import Params
 
 Point = tuple[Params, Params | None]
 """φ and its velocity; None for the velocity where there is no momentum."""

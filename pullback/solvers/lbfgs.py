@@ -8,11 +8,11 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from pullback import trees
-from pullback.errors import InputError, check_counts
-from pullback.problem import InnerProblem, apply_strength, is_scalar
+from pullback.core import trees
+from pullback.core.errors import InputError, check_counts
+from pullback.core.problem import InnerProblem, apply_strength, is_scalar
+from pullback.core.trees import Params
 from pullback.solvers.base import Solution
-from pullback.trees import Params
 
 Vector = Float[Array, " n"]
 

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray
 
-from pullback import trees
-from pullback.errors import check_counts
-from pullback.problem import InnerProblem
+from pullback.core import trees
+from pullback.core.errors import check_counts
+from pullback.core.problem import InnerProblem
+from pullback.core.trees import Params
 from pullback.solvers.base import Solution, probe
-from pullback.trees import Params
 
 
 class Nesterov(eqx.Module):

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
-from pullback import trees
-from pullback.errors import InputError, check_counts
-from pullback.problem import InnerProblem
+from pullback.core import trees
+from pullback.core.errors import InputError, check_counts
+from pullback.core.problem import InnerProblem
+from pullback.core.trees import Params
 from pullback.solvers.base import Solution
-from pullback.trees import Params
 
 ACCEPT, POOR, GOOD = 1e-4, 0.25, 0.75
 

@@ -6,10 +6,10 @@ import equinox as eqx
 import jax
 from jaxtyping import PRNGKeyArray
 
-from pullback.errors import InputError, check_counts
-from pullback.problem import InnerProblem
+from pullback.core.errors import InputError, check_counts
+from pullback.core.problem import InnerProblem
+from pullback.core.trees import Params
 from pullback.solvers.base import Solution, check_solver
-from pullback.trees import Params
 
 
 class Optimistix(eqx.Module):

@@ -9,11 +9,11 @@ import numpy as np
 import scipy.optimize
 from jaxtyping import PRNGKeyArray
 
-from pullback.errors import InputError, unknown_name
-from pullback.problem import InnerProblem
+from pullback.core.errors import InputError, unknown_name
+from pullback.core.problem import InnerProblem
+from pullback.core.trees import Params
 from pullback.solvers.base import Solution
-from pullback.solvers.dialogue import Partner, talk
-from pullback.trees import Params
+from pullback.solvers.host import Partner, talk
 
 METHODS = (
     "Nelder-Mead",

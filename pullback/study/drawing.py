@@ -1,4 +1,4 @@
-"""The pictures of the study, in the look of :mod:`pullback.plots`."""
+"""The pictures of the study, in the look of :mod:`pullback.runs.plots`."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pullback.plots import (
+from pullback.core.problem import Proximal
+from pullback.runs.plots import (
     BLUE,
     COLOURS,
     GREEN,
@@ -19,7 +20,6 @@ from pullback.plots import (
     new_figure,
     style,
 )
-from pullback.problem import Proximal
 from pullback.study import wells
 from pullback.study.parts import Result
 

@@ -20,9 +20,9 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from pullback.algorithms import imaml, maml
-from pullback.errors import NumericalError
+from pullback.core.errors import NumericalError
+from pullback.core.problem import InnerProblem, Proximal
 from pullback.linear import CG
-from pullback.problem import InnerProblem, Proximal
 from pullback.study.parts import Result, Tick, handed_over, keys_of, mean_interval
 from pullback.study.wells import Batch, NoisyDescent, loss, optima, polish
 from pullback.tasks import Task

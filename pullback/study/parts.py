@@ -7,9 +7,9 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from pullback.problem import InnerProblem
+from pullback.core.problem import InnerProblem
+from pullback.core.trees import Params
 from pullback.solvers import BlackBox
-from pullback.trees import Params
 
 Tick = Callable[[int], None]
 """Told how many programs of a part are done."""

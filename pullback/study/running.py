@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import jax
 
-from pullback import plots, runs
-from pullback.errors import InputError, unknown_name
+from pullback.core.errors import InputError, unknown_name
+from pullback.runs import folder, plots
 from pullback.study import drawing, memory, noise, tradeoff
 from pullback.study.parts import Result, Tick
 
@@ -108,18 +108,18 @@ def study(
         with observer.counting(f"study of {name}", settings.programs, "programs") as tick:
             tick(0)
             results[name] = part.measure(settings, seed, tick)
-    record = runs.finite(
+    record = folder.finite(
         {
             "seed": seed,
             "quick": quick,
             "parts": results,
             "device": jax.devices()[0].device_kind,
-            "versions": runs.versions(),
+            "versions": folder.versions(),
         }
     )
     for name in chosen:
         plots.save(PARTS[name].draw(record["parts"][name]), out / f"{name}.png")
-    runs.write_json(out / RECORD, record)
+    folder.write_json(out / RECORD, record)
     return record
 
 
@@ -138,4 +138,4 @@ def check(out: Path, parts: Sequence[str], seed: int) -> None:
         )
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"The seed is {seed!r}", allowed="whole numbers from 0 below 2³²")
-    runs.check_free(out, remedy="Give another one with --out")
+    folder.check_free(out, remedy="Give another one with --out")

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from pullback.runs.formatting import number
 from pullback.study.parts import Result
-from pullback.wording import number
 
 Row = tuple[str, str, str]
 

@@ -15,8 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pullback.algorithms import fomaml, imaml, maml
+from pullback.core.problem import Proximal
 from pullback.linear import CG
-from pullback.problem import Proximal
 from pullback.solvers import GradientDescent
 from pullback.study import quadratic
 from pullback.study.parts import Result, Tick, handed_over, keys_of, spread

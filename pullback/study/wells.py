@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from pullback.errors import check_counts, check_positive
-from pullback.problem import InnerProblem
+from pullback.core.errors import check_counts, check_positive
+from pullback.core.problem import InnerProblem
 from pullback.solvers import Solution
 
 WAVE = 2.0 * np.pi

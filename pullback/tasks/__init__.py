@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from pullback.errors import unknown_name
+from pullback.core.errors import unknown_name
 from pullback.tasks.base import Task, TaskDistribution
 from pullback.tasks.episodes import Episodes, episodes
 from pullback.tasks.glyphs import load_glyphs

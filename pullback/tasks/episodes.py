@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32, PRNGKeyArray, UInt8
 
-from pullback.errors import InputError
+from pullback.core.errors import InputError
 from pullback.tasks.base import Task
 from pullback.tasks.distortion import STRONGEST, distort
 from pullback.tasks.images import ImageSet

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from pullback.errors import DataError, InputError
+from pullback.core.errors import DataError, InputError
 from pullback.tasks.cache import cached, fingerprint
 from pullback.tasks.images import SIDE, ImageSet
-from pullback.tasks.scripts import SCRIPTS
+from pullback.tasks.writing_systems import SCRIPTS
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import UInt8
 
-from pullback.errors import DataError, InputError
+from pullback.core.errors import DataError, InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image

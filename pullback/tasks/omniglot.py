@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from pullback.errors import DataError
+from pullback.core.errors import DataError
 from pullback.tasks.cache import cache_folder, cached, fingerprint
 from pullback.tasks.images import SIDE, ImageSet, shrink
 

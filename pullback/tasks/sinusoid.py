@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, PRNGKeyArray
 
-from pullback.errors import InputError
+from pullback.core.errors import InputError
 from pullback.tasks.base import Task
 
 AMPLITUDES = (0.1, 5.0)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pullback.errors import InputError, unknown_name
+from pullback.core.errors import InputError, unknown_name
 from pullback.tasks.images import ImageSet
 
 WAYS_TO_SPLIT = ("alphabet", "character", "official")

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from pullback import codes, implicit
+from pullback import implicit
 from pullback.algorithms import ALGORITHMS, imaml
+from pullback.core.problem import Proximal
+from pullback.core.results import Verdict
 from pullback.linear import CG
-from pullback.problem import Proximal
 from pullback.solvers import GradientDescent, run
 from pullback.tasks import Task
 
@@ -75,7 +76,7 @@ def test_adapted_parameters_and_meta_gradient_are_the_closed_form(name, form, ke
     (got_phi, report), (_, got_gradient, info) = jax.jit(both)(theta, task, key)
     close(got_phi, phi)
     close(got_gradient, gradient)
-    assert int(info.code) == int(report.code) == codes.OK
+    assert int(info.code) == int(report.code) == Verdict.OK
     # Reptile's own fit is to the joined sets, so only the residual of adapt is that of φ.
     residual = np.linalg.norm(exact.gradient(phi))
     at_phi = exact.gradient(phi) - exact.strength * (phi - exact.theta)
@@ -140,7 +141,7 @@ def test_every_inner_solver_with_every_linear_solver_gives_the_exact_meta_gradie
     inverse = solution.inverse if cf.LINEAR_SOLVERS[linear].preconditioned else None
     gradient, solve = _vjp(strength, cf.theta(), cf.task(), solution.phi, inverse, linear)
     close(gradient, exact.meta_gradient, 1e-6 if solver == "adam" else 1e-8)
-    assert int(solve.code) == codes.OK
+    assert int(solve.code) == Verdict.OK
     assert float(solve.residual) < 1e-9
 
 
@@ -176,7 +177,7 @@ def test_a_numpy_solver_outside_of_jit_is_as_good_as_any(key):
     algorithm = imaml(cf.loss, strength=0.7, solver=numpy_solver, linear_solver=CG(60, 1e-11))
     _, gradient, info = algorithm.meta_gradient(cf.theta(), cf.task(), key)
     close(gradient, cf.exact("scalar").meta_gradient)
-    assert int(info.code) == codes.OK
+    assert int(info.code) == Verdict.OK
 
 
 def test_an_inexact_inner_solution_is_linearised_where_it_stands(key):

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from pullback import codes
 from pullback.algorithms import ALGORITHMS
+from pullback.core import results
+from pullback.core.results import Verdict
 from pullback.linear import LINEAR_SOLVERS
 from pullback.solvers import GradientDescent, NewtonCG, Scipy, is_differentiable
 
@@ -50,7 +51,7 @@ def test_implicit_gradients_are_exact_in_every_combination(name, inner, linear, 
     )
     _, gradient, info = jax.jit(algorithm.meta_gradient)(cf.theta(), cf.task(), key)
     wanted = cf.exact(form).meta_gradient
-    assert codes.NAMES[int(info.code)] == "ok"
+    assert results.label(info.code) == "ok"
     assert info.linear_residual < 1e-6
     np.testing.assert_allclose(cf.flat(gradient), wanted, atol=1e-4 * np.abs(wanted).max())
 
@@ -64,7 +65,7 @@ def test_explicit_algorithms_reach_the_same_point_with_every_solver(name, inner,
         return algorithm.adapt(theta, task.support, key), algorithm.meta_gradient(theta, task, key)
 
     (phi, report), (_, gradient, info) = jax.jit(both)(cf.theta(), cf.task(), key)
-    assert int(info.code) == int(report.code) == codes.OK
+    assert int(info.code) == int(report.code) == Verdict.OK
     exact = cf.exact(form)
     if name == "fomaml":
         outer = exact.outer_gradient(exact.phi)

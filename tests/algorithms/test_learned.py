@@ -9,11 +9,12 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import pullback as pb
-from pullback import codes, training
 from pullback.algorithms import FORMS, Raise, describe_strength, imaml, learned_imaml
-from pullback.certificate import Certify
-from pullback.errors import InputError
+from pullback.core.errors import InputError
+from pullback.core.results import Verdict
+from pullback.implicit.certificate import Certify
 from pullback.linear import CG, Dense
+from pullback.meta import training
 from pullback.solvers import LBFGS
 from pullback.tasks import Task
 
@@ -65,7 +66,7 @@ def agrees(algorithm, outer, theta, task, key):
     np.testing.assert_allclose(cf.flat(gradient), wanted, rtol=1e-6, atol=1e-7)
     # None of them may be right only because it is nothing.
     assert np.abs(wanted).min() > 1e-5
-    assert int(info.code) == codes.OK
+    assert int(info.code) == Verdict.OK
     np.testing.assert_allclose(value, values[-1], rtol=1e-12)
     return phi
 
@@ -272,7 +273,7 @@ def test_what_is_not_finite_is_reported(key):
         spoiled = eqx.tree_at(lambda t: t.log_hyper["features"], theta, jnp.full(cf.SIZE, far))
         _, gradient, info = jax.jit(algorithm.meta_gradient)(spoiled, cf.task(), key)
         finite = all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
-        assert finite == (int(info.code) != codes.NOT_FINITE)
+        assert finite == (int(info.code) != Verdict.NOT_FINITE)
     assert not finite
 
 

@@ -10,13 +10,13 @@ import optax
 import pytest
 from flax import linen, nnx
 
-from pullback import codes
 from pullback.algorithms import ALGORITHMS
+from pullback.core.results import Verdict
 from pullback.linear import CG
+from pullback.meta.training import train
 from pullback.models import MLP, functional, mean_squared_error
 from pullback.solvers import Nesterov
 from pullback.tasks import Task
-from pullback.training import train
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -122,7 +122,7 @@ def test_info_and_report_are_scalars_with_every_field(name, key):
     _, report = adapt(theta, task.support, key)
     assert all(jnp.shape(x) == () for x in jax.tree.leaves((info, report)))
     assert len(jax.tree.leaves(info)) == 10
-    assert int(info.code) == int(report.code) == codes.OK
+    assert int(info.code) == int(report.code) == Verdict.OK
     assert np.isfinite(info.inner_residual)
     assert np.isfinite(report.inner_residual)
     assert float(info.damping) == 0.0
@@ -137,8 +137,10 @@ def test_a_nan_in_the_task_is_reported(name, key):
     meta, adapt = compiled(name)
     task = data("float32")
     bad = (task.support[0], np.full_like(task.support[1], np.nan))
-    assert int(meta(parameters("float32"), Task(bad, task.query), key)[2].code) == codes.NOT_FINITE
-    assert int(adapt(parameters("float32"), bad, key)[1].code) == codes.NOT_FINITE
+    assert (
+        int(meta(parameters("float32"), Task(bad, task.query), key)[2].code) == Verdict.NOT_FINITE
+    )
+    assert int(adapt(parameters("float32"), bad, key)[1].code) == Verdict.NOT_FINITE
 
 
 class Lines(eqx.Module):

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pullback import codes
 from pullback.algorithms import Raise, imaml
-from pullback.errors import InputError
+from pullback.core.errors import InputError
+from pullback.core.results import Verdict
 from pullback.solvers import LBFGS, GradientDescent
 from pullback.tasks import Task
 
@@ -44,13 +44,13 @@ def test_the_curvature_keeps_the_stated_margin(margin, strength, key):
     smallest = eigenvalues(phi, raised)[0]
     assert smallest > 0.99 * margin * raised.min()
     assert smallest > 0
-    assert info.code != codes.NEGATIVE_CURVATURE
+    assert info.code != Verdict.NEGATIVE_CURVATURE
     assert info.smallest_curvature > 0
 
 
 def test_without_the_rule_the_verdict_is_negative_curvature(key):
     info = jax.jit(algorithm(None).meta_gradient)(THETA, TASK, key)[2]
-    assert int(info.code) == codes.NEGATIVE_CURVATURE
+    assert int(info.code) == Verdict.NEGATIVE_CURVATURE
     assert info.strength_factor == 1
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from PIL import Image
 from typer.testing import CliRunner
 
-from pullback import checkpoint, experiment
 from pullback.cli import app
-from pullback.runs import Run
+from pullback.runs import build, checkpoint
+from pullback.runs.folder import Run
 
 SINUSOID = (
     *("--dataset", "sinusoid", "--algorithm", "fomaml", "--hidden", "8", "--shots", "5"),
@@ -49,7 +49,7 @@ def theta(folder, which="last"):
 
 def state(folder, which="last"):
     run = Run.open(folder)
-    fresh = experiment.assemble(run.config, run.split, None).fresh_state()
+    fresh = build.assemble(run.config, run.split, None).fresh_state()
     return checkpoint.restore(run.checkpoints, fresh, which)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from cli_helpers import assert_equal_states
 
-from pullback import checkpoint, training
-from pullback.errors import InputError, StorageError
-from pullback.training import TrainState
+from pullback.core.errors import InputError, StorageError
+from pullback.meta import training
+from pullback.meta.training import TrainState
+from pullback.runs import checkpoint
 
 OPTIMIZER = training.default_optimizer(10)
 

@@ -3,9 +3,9 @@ import json
 import pytest
 from cli_helpers import assert_equal_states, cli, state
 
-from pullback import compare as comparing
-from pullback.errors import InputError
-from pullback.runs import Run
+from pullback.core.errors import InputError
+from pullback.runs import compare as comparing
+from pullback.runs.folder import Run
 
 SMALL = (
     *("--dataset", "sinusoid", "--hidden", "8", "--shots", "5", "--tasks-per-step", "2"),

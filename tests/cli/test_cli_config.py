@@ -2,10 +2,10 @@ import tomllib
 
 import pytest
 
-from pullback import config as configs
-from pullback import experiment
 from pullback.algorithms import ALGORITHMS
-from pullback.errors import InputError
+from pullback.core.errors import InputError
+from pullback.runs import build
+from pullback.runs import config as configs
 from pullback.tasks import DATASETS
 
 EVERY = [(dataset, algorithm) for dataset in DATASETS for algorithm in ALGORITHMS]
@@ -45,9 +45,9 @@ def test_defaults_follow_the_algorithm_and_the_data():
 
 def test_the_groups_of_the_normalisation_reach_the_network():
     config = resolve("glyphs", model={"width": 12, "groups": 3})
-    assert experiment.assemble(config, None, None).model.groups == 3
+    assert build.assemble(config, None, None).model.groups == 3
     with pytest.raises(InputError, match="12 channels cannot be cut into 8 equal groups"):
-        experiment.assemble(resolve("glyphs", model={"width": 12}), None, None)
+        build.assemble(resolve("glyphs", model={"width": 12}), None, None)
 
 
 def test_a_solver_without_a_step_size_takes_none():

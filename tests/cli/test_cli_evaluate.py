@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from cli_helpers import cli, write_omniglot
 
-from pullback import checkpoint, experiment, scoring
-from pullback.runs import Run
+from pullback.runs import build, checkpoint, score
+from pullback.runs.folder import Run
 
 
 def evaluate(run, *argv, code=0):
@@ -51,11 +51,11 @@ def test_the_untrained_initialisation_can_be_scored_beside(sinusoid_run, copied)
     assert done.json["baseline"]["step"] == 0
 
 
-@pytest.mark.parametrize("part", experiment.PARTS)
+@pytest.mark.parametrize("part", build.PARTS)
 def test_only_the_classes_of_the_part_are_drawn_from(part, omniglot_run):
     run = Run.open(omniglot_run)
-    built = experiment.build(run.config, run.split)
-    source = scoring.evaluation_tasks(run, built, part)
+    built = build.build(run.config, run.split)
+    source = score.evaluation_tasks(run, built, part)
     wanted = built.images.select(run.split.classes(part)).images
     assert (np.asarray(source.images) == wanted).all()
     assert not source.rotations
@@ -66,7 +66,7 @@ def test_training_classes_are_refused_without_permission(omniglot_run, copied):
     done = evaluate(run, "--split", "train", code=2)
     assert "says nothing about new ones" in done.stderr
     assert "--allow-training-classes" in done.stderr
-    scoring.check_part(Run.open(run), "train", allow_training_classes=True)
+    score.check_part(Run.open(run), "train", allow_training_classes=True)
 
 
 def test_an_unknown_part_is_named(omniglot_run, sinusoid_run):
@@ -97,8 +97,8 @@ def test_unseen_are_all_classes_that_the_run_did_not_learn_from(omniglot_run, co
     assert record["part"] == "unseen"
     assert record["data_dir"] == str(other)
     opened = Run.open(run)
-    built = experiment.build(opened.config, opened.split)
-    own = scoring.evaluation_tasks(opened, built, "unseen")
+    built = build.build(opened.config, opened.split)
+    own = score.evaluation_tasks(opened, built, "unseen")
     assert (np.asarray(own.images) == built.images.select(opened.split.test).images).all()
 
 

@@ -5,8 +5,9 @@ import sys
 import pytest
 from cli_helpers import cli
 
-from pullback import algorithms, linear, models, scaling, solvers, tasks
+from pullback import algorithms, linear, models, solvers, tasks
 from pullback.cli import options
+from pullback.meta import parallel
 from pullback.tasks.splits import WAYS_TO_SPLIT
 
 COMMANDS = ["train", "evaluate", "adapt", "compare", "study", "info"]
@@ -55,7 +56,7 @@ def test_every_option_is_explained(command):
         (options.LinearSolver, linear.LINEAR_SOLVERS),
         (options.Normalisation, models.NORMALISATIONS),
         (options.Activation, models.ACTIVATIONS),
-        (options.Strategy, scaling.STRATEGIES),
+        (options.Strategy, parallel.STRATEGIES),
         (options.SplitBy, WAYS_TO_SPLIT),
     ],
 )

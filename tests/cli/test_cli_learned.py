@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from cli_helpers import assert_equal_states, cli, state
 
-from pullback import checkpoint, experiment, sessions
-from pullback import config as configs
 from pullback.algorithms import imaml
-from pullback.errors import InputError
-from pullback.evaluation import evaluate
-from pullback.runs import Run
+from pullback.core.errors import InputError
+from pullback.meta.evaluation import evaluate
+from pullback.runs import build, checkpoint, trainer
+from pullback.runs import config as configs
+from pullback.runs.folder import Run
 from pullback.solvers import LBFGS
 
 LEARNED = (
@@ -42,10 +42,10 @@ def test_the_settings_are_stored_and_the_strength_is_learned(run):
 
 
 def test_a_resumed_run_equals_one_without_interruption_in_every_bit(run, tmp_path):
-    built = experiment.build(Run.open(run).config)
+    built = build.build(Run.open(run).config)
     half = Run.create(tmp_path / "run", built.config, None)
     asked = iter([False, False, True])
-    outcome = sessions.train_run(half, built, should_stop=lambda: next(asked, True))
+    outcome = trainer.train_run(half, built, should_stop=lambda: next(asked, True))
     assert 0 < int(outcome.state.step) < 4
     cli("train", "--resume", half.folder)
     assert_equal_states(state(half.folder), state(run))
@@ -55,7 +55,7 @@ def test_a_run_is_scored_with_the_strength_of_its_checkpoint(run):
     """The score of plain iMAML with that Λ, and not the one with Λ at the start."""
     record = cli("evaluate", run, "--tasks", "4", "--checkpoint", "last", "--json").json
     theta = state(run).theta
-    built = experiment.assemble(Run.open(run).config, None, None)
+    built = build.assemble(Run.open(run).config, None, None)
 
     def score(strength):
         return evaluate(
@@ -63,7 +63,7 @@ def test_a_run_is_scored_with_the_strength_of_its_checkpoint(run):
             theta.params,
             built.tasks("test"),
             metric=built.metric,
-            key=jax.random.fold_in(jax.random.key(0), experiment.EVALUATE),
+            key=jax.random.fold_in(jax.random.key(0), build.EVALUATE),
             count=4,
         ).mean
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pullback.cli.programs import keep_programs
+from pullback.cli.compilation_cache import keep_programs
 
 NAMES = (
     "JAX_COMPILATION_CACHE_DIR",

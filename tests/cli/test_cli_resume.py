@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from cli_helpers import SINUSOID, assert_equal_states, cli, state
 
-from pullback import checkpoint, experiment, sessions
-from pullback import config as configs
-from pullback.errors import InputError, NumericalError
-from pullback.runs import Run
+from pullback.core.errors import InputError, NumericalError
+from pullback.runs import build, checkpoint, trainer
+from pullback.runs import config as configs
+from pullback.runs.folder import Run
 
 
 def settings_of(run):
@@ -20,7 +20,7 @@ def settings_of(run):
 
 def interrupted(folder, config, after):
     """A run that was asked to stop after so many blocks of steps."""
-    built = experiment.build(config)
+    built = build.build(config)
     run = Run.create(folder, built.config, built.split)
     asked = []
 
@@ -29,7 +29,7 @@ def interrupted(folder, config, after):
         asked.append(None)
         return len(asked) > after
 
-    outcome = sessions.train_run(run, built, should_stop=should_stop)
+    outcome = trainer.train_run(run, built, should_stop=should_stop)
     assert outcome.stopped
     return int(outcome.state.step)
 
@@ -125,9 +125,9 @@ def test_a_loss_that_is_not_a_number_keeps_the_last_good_checkpoint(tmp_path):
 
 def test_a_failure_later_on_keeps_the_state_before_it(sinusoid_run, tmp_path, monkeypatch):
     config = settings_of(sinusoid_run)
-    built = experiment.build(config)
+    built = build.build(config)
     run = Run.create(tmp_path / "run", config, None)
-    train = sessions.training.train
+    train = trainer.training.train
 
     def fail_after_seven(*args, on_block, **options):
         def limited(state, block):
@@ -137,9 +137,9 @@ def test_a_failure_later_on_keeps_the_state_before_it(sinusoid_run, tmp_path, mo
         train(*args, on_block=limited, **options | {"block_ends": 7})
         raise NumericalError("Meta-step 8, task 0 of 2: the loss is nan.")
 
-    monkeypatch.setattr(sessions.training, "train", fail_after_seven)
+    monkeypatch.setattr(trainer.training, "train", fail_after_seven)
     with pytest.raises(NumericalError, match="The last good checkpoint, of step 7, is kept"):
-        sessions.train_run(run, built)
+        trainer.train_run(run, built)
     monkeypatch.undo()
     assert checkpoint.steps(run.checkpoints)[-1] == 7
     # The same run without the failure goes on from there.
@@ -208,9 +208,9 @@ def test_ctrl_c_leaves_a_run_that_can_go_on(tmp_path):
     assert 0 < step < 200000
     assert run.metrics()[-1]["step"] == step
     # It can be gone on with, here for one more block.
-    built = experiment.build(run.config)
+    built = build.build(run.config)
     asked = iter([False, True])
-    outcome = sessions.train_run(run, built, resume=True, should_stop=lambda: next(asked, True))
+    outcome = trainer.train_run(run, built, resume=True, should_stop=lambda: next(asked, True))
     assert int(outcome.state.step) > step
 
 
@@ -220,16 +220,16 @@ def test_the_stored_split_is_used_whatever_the_seed_would_draw(omniglot_run, cop
     text = (run / "config.toml").read_text().replace("split_seed = 0", "split_seed = 1")
     (run / "config.toml").write_text(text)
     opened = Run.open(run)
-    assert experiment.build(opened.config).split != stored
-    assert experiment.build(opened.config, opened.split).split == stored
+    assert build.build(opened.config).split != stored
+    assert build.build(opened.config, opened.split).split == stored
     assert cli("evaluate", run, "--tasks", "4", "--json").json["part"] == "test"
     assert Run.open(run).split == stored
 
 
 def test_building_refuses_classes_that_are_gone(omniglot_run):
     run = Run.open(omniglot_run)
-    images = experiment.load_images(run.config)
+    images = build.load_images(run.config)
     fewer = images.select([name for name in images.classes if name not in run.split.test[:1]])
     with pytest.raises(InputError, match="classes are not in image set"):
-        experiment.build(run.config, run.split, fewer)
+        build.build(run.config, run.split, fewer)
     assert configs.diff(run.config, run.config) == []

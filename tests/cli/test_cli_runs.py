@@ -4,10 +4,10 @@ import os
 
 import pytest
 
-from pullback import config as configs
-from pullback import runs
-from pullback.errors import InputError, StorageError
-from pullback.runs import Run
+from pullback.core.errors import InputError, StorageError
+from pullback.runs import config as configs
+from pullback.runs import folder
+from pullback.runs.folder import Run
 from pullback.tasks import ClassSplit
 
 CONFIG = configs.resolve({"data": {"dataset": "sinusoid"}})
@@ -127,4 +127,4 @@ def test_a_line_that_cannot_be_added_is_a_storage_error(run):
 
 
 def test_versions_name_what_numbers_depend_on():
-    assert runs.versions().keys() == {"python", "platform", *runs.PACKAGES}
+    assert folder.versions().keys() == {"python", "platform", *folder.PACKAGES}

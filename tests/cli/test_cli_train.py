@@ -6,10 +6,10 @@ import pytest
 from cli_helpers import SINUSOID, cli, theta
 from typer.testing import CliRunner
 
-from pullback import config as configs
-from pullback import experiment, sessions
 from pullback.cli import app
-from pullback.runs import Run
+from pullback.runs import build
+from pullback.runs import config as configs
+from pullback.runs.folder import Run
 
 
 def test_a_run_folder_holds_all_there_is_to_know(sinusoid_run):
@@ -82,7 +82,7 @@ def test_the_first_example_of_a_newcomer_is_understood(omniglot, tmp_path, monke
 
 
 def test_the_defaults_are_glyphs_with_imaml():
-    built = experiment.build(configs.resolve({"model": {"width": 8}}))
+    built = build.build(configs.resolve({"model": {"width": 8}}))
     assert built.images.name == "glyphs"
     assert built.config.algorithm.name == "imaml"
     assert built.tasks("train").sample(jax.random.key(0)).query[0].shape == (75, 28, 28, 1)
@@ -184,8 +184,8 @@ def test_tasks_are_made_harder_in_training_only(omniglot):
     data = {"dataset": "omniglot", "data_dir": str(omniglot), "ways": 2, "queries": 3}
     data |= {"mirrors": True, "distortion": 0.5, "kindred": 0.25}
     data |= {"validation_classes": 3, "test_classes": 3}
-    built = experiment.build(configs.resolve({"data": data, "model": {"width": 8}}))
-    sources = [built.tasks(part) for part in experiment.PARTS]
+    built = build.build(configs.resolve({"data": data, "model": {"width": 8}}))
+    sources = [built.tasks(part) for part in build.PARTS]
     assert [source.rotations for source in sources] == [True, False, False]
     assert [source.mirrors for source in sources] == [True, False, False]
     assert [source.distortion for source in sources] == [0.5, 0.0, 0.0]

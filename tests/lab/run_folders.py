@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pullback.config import resolve
-from pullback.runs import Run
+from pullback.runs.config import resolve
+from pullback.runs.folder import Run
 
 
 def step_line(step: int, **values) -> dict:

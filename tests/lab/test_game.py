@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from run_folders import make_run
 
-from pullback import checkpoint, experiment
-from pullback.lab import game_math, game_panel, run_reading
-from pullback.lab.game_math import Answer, Player, Round
 from pullback.lab.pad import data_url
-from pullback.lab.rooms import game as room
-from pullback.runs import Run
+from pullback.lab.rooms.game import mathematics, panel
+from pullback.lab.rooms.game import view as room
+from pullback.lab.rooms.game.mathematics import Answer, Player, Round
+from pullback.lab.rooms.runs import run_reading
+from pullback.runs import build, checkpoint
+from pullback.runs.folder import Run
 from pullback.tasks import load_glyphs
 
 pytestmark = pytest.mark.filterwarnings("ignore:Widget.name is deprecated")
@@ -29,7 +30,7 @@ def extent(image):
 
 
 def test_a_drawing_is_centred_and_brought_to_size():
-    image = game_math.ink(CIRCLE, 3.0)
+    image = mathematics.ink(CIRCLE, 3.0)
     top, bottom, left, right = extent(image)
     assert image.dtype == np.uint8 and image.shape == (28, 28) and image.max() == 255
     assert 18 <= bottom - top + 1 <= 20 and 18 <= right - left + 1 <= 20
@@ -40,7 +41,7 @@ def test_a_drawing_is_centred_and_brought_to_size():
 
 @pytest.mark.parametrize("pen", [1.6, 3.0])
 def test_strokes_are_as_thick_as_asked(pen):
-    image = game_math.ink([[(0.5, 0.1), (0.5, 0.9)]], pen) / 255
+    image = mathematics.ink([[(0.5, 0.1), (0.5, 0.9)]], pen) / 255
     assert image[14].sum() == pytest.approx(pen, abs=0.4)
 
 
@@ -55,13 +56,13 @@ def test_strokes_are_as_thick_as_asked(pen):
     ],
 )
 def test_what_is_no_drawing_gives_an_empty_picture(strokes):
-    assert game_math.ink(strokes, 3.0).max() == 0
+    assert mathematics.ink(strokes, 3.0).max() == 0
 
 
 def test_a_dot_stays_a_dot_and_what_is_outside_comes_in():
-    top, bottom, left, right = extent(game_math.ink([[(0.1, 0.9)]], 3.0))
+    top, bottom, left, right = extent(mathematics.ink([[(0.1, 0.9)]], 3.0))
     assert bottom - top <= 4 and right - left <= 4
-    assert game_math.ink([[(-1e9, 1e300), (2, 0.5)]], 3.0).max() == 255
+    assert mathematics.ink([[(-1e9, 1e300), (2, 0.5)]], 3.0).max() == 255
 
 
 def test_a_round_shows_two_drawings_of_the_same_class():
@@ -69,62 +70,62 @@ def test_a_round_shows_two_drawings_of_the_same_class():
     by_class = {image.tobytes(): c for c, row in enumerate(images.images) for image in row}
     scripts = []
     for seed in range(10):
-        found = game_math.draw_round(images, 5, (seed, 1))
+        found = mathematics.draw_round(images, 5, (seed, 1))
         classes = [by_class[image.tobytes()] for image in found.support]
         assert len(set(classes)) == 5
         assert by_class[found.query.tobytes()] == classes[found.label]
         assert not np.array_equal(found.query, found.support[found.label])
         scripts.append(len({images.groups[c] for c in classes}))
     assert np.median(scripts) == 1
-    again = game_math.draw_round(images, 5, (3, 1))
-    np.testing.assert_array_equal(again.query, game_math.draw_round(images, 5, (3, 1)).query)
+    again = mathematics.draw_round(images, 5, (3, 1))
+    np.testing.assert_array_equal(again.query, mathematics.draw_round(images, 5, (3, 1)).query)
 
 
 @pytest.fixture(scope="module")
 def player(tiny, tmp_path_factory):
     told = []
-    config = game_math.small_config(TINY)
+    config = mathematics.small_config(TINY)
     cache = tmp_path_factory.mktemp("cache")
-    first = game_math.train_small(lambda *what: told.append(what), config, cache)
+    first = mathematics.train_small(lambda *what: told.append(what), config, cache)
     assert told[0] == (0, 0.0) and told[-1][0] == 2
     assert first.facts["fresh"] and 0 <= first.facts["accuracy"] <= 1
-    again = game_math.train_small(lambda *_: pytest.fail("trained again"), config, cache)
+    again = mathematics.train_small(lambda *_: pytest.fail("trained again"), config, cache)
     assert not again.facts["fresh"]
     return again
 
 
 def test_an_answer_is_the_librarys_own_adaptation(player):
-    found = game_math.draw_round(player.images, 5, (0, 0))
-    answer = game_math.answer(player, found.support, found.query)
-    built = experiment.assemble(player.config, None, None)
+    found = mathematics.draw_round(player.images, 5, (0, 0))
+    answer = mathematics.answer(player, found.support, found.query)
+    built = build.assemble(player.config, None, None)
     x, query = (part[..., None] / np.float32(255) for part in (found.support, found.query[None]))
     phi, report = built.algorithm.adapt(player.theta, (x, np.arange(5)), jax.random.key(0))
     expected = jax.nn.softmax(built.model.apply(phi, query)[0])
     np.testing.assert_allclose(answer.probabilities, expected, atol=1e-4)
     assert answer.residual == pytest.approx(float(report.inner_residual), rel=1e-2)
-    other = game_math.answer(player, found.support[::-1].copy(), found.query)
+    other = mathematics.answer(player, found.support[::-1].copy(), found.query)
     assert np.abs(other.probabilities - answer.probabilities).max() > 1e-3
 
 
 def test_a_player_has_not_seen_the_classes_of_its_rounds(player):
-    built = experiment.build(player.config)
+    built = build.build(player.config)
     assert not set(player.images.classes) & {*built.split.train, *built.split.validation}
 
 
 def test_runs_that_can_play_are_found_and_loaded(player, tmp_path):
-    built = experiment.build(player.config)
+    built = build.build(player.config)
     run = Run.create(tmp_path / "glyphs", player.config, built.split)
     checkpoint.save(run.checkpoints, built.fresh_state(), seed=0, score=0.5)
     Run.create(tmp_path / "empty", player.config, built.split)
     make_run(tmp_path / "sine")
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "config.toml").write_text("[")
-    found = game_math.usable(run_reading.read_all(tmp_path))
+    found = mathematics.usable(run_reading.read_all(tmp_path))
     assert [reading.name for reading in found] == ["glyphs"]
-    loaded = game_math.load_run(found[0])
+    loaded = mathematics.load_run(found[0])
     assert loaded.images.classes == built.split.test
     support = loaded.images.images[:5, 0]
-    assert np.isfinite(game_math.answer(loaded, support, support[0]).probabilities).all()
+    assert np.isfinite(mathematics.answer(loaded, support, support[0]).probabilities).all()
 
 
 def test_the_score_counts_a_round_once_both_have_answered(player, monkeypatch):
@@ -133,7 +134,7 @@ def test_the_score_counts_a_round_once_both_have_answered(player, monkeypatch):
     view = room._View(Session())
     view._ready(player)
     view._next()
-    for number in range(1, game_panel.ROUNDS + 1):
+    for number in range(1, panel.ROUNDS + 1):
         assert view.round is not None and view.answer is not None
         label = view.round.label
         assert "sealed" in view.bars.object and "✓" not in view.bars.object
@@ -141,7 +142,7 @@ def test_the_score_counts_a_round_once_both_have_answered(player, monkeypatch):
         view._guessed((label + 1) % 5, None)
         assert view.score[0] == view.score[2] == number
         assert "You said" in view.bars.object
-        if number < game_panel.ROUNDS:
+        if number < panel.ROUNDS:
             view._next()
     assert view.play.name == "Play again"
     view._next()
@@ -165,7 +166,7 @@ def test_a_drawing_leads_to_an_answer(player):
 def test_panel_shows_no_nan():
     answer = Answer(np.array([1.0, 0, 0, 0, 0]), float("nan"), 0.1)
     now = Round(np.zeros((5, 28, 28), np.uint8), np.zeros((28, 28), np.uint8), 2)
-    assert "nan" not in game_panel.panel(answer, now, 1, [0, 0, 1], True, [], False)
+    assert "nan" not in panel.panel(answer, now, 1, [0, 0, 1], True, [], False)
 
 
 def test_a_picture_keeps_its_ink():
@@ -174,14 +175,14 @@ def test_a_picture_keeps_its_ink():
 
     from PIL import Image
 
-    image = game_math.ink(CIRCLE, 3.0)
+    image = mathematics.ink(CIRCLE, 3.0)
     raw = base64.b64decode(data_url(image).split(",")[1])
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(raw)))[..., 1], image)
 
 
 def test_pens_are_as_wide_as_the_data_sets_strokes():
     glyphs = load_glyphs()
-    ours = game_math.ink(CIRCLE, Player("", game_math.small_config(), None, glyphs, {}).pen)
+    ours = mathematics.ink(CIRCLE, Player("", mathematics.small_config(), None, glyphs, {}).pen)
     theirs = width(glyphs.images.reshape(-1, 28, 28)[::7])
     assert width(ours[None]) == pytest.approx(theirs, rel=0.1)
 

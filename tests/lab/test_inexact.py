@@ -6,31 +6,31 @@ import numpy as np
 import pytest
 from lab_browser import eventually, model, show, slide
 
-from pullback import algorithms, codes
-from pullback.lab import inexact_math
-from pullback.lab.rooms import inexact
-from pullback.lab.rooms.inexact import Asked
+from pullback import algorithms
+from pullback.core.results import Verdict
+from pullback.lab.rooms.inexact import mathematics, view
+from pullback.lab.rooms.inexact.view import Asked
 from pullback.linear import CG
 from pullback.solvers import GradientDescent
 
 
 def known(strength, steps):
-    return inexact.compute(Asked(strength, steps))
+    return view.compute(Asked(strength, steps))
 
 
 def test_true_gradient_is_that_of_finite_differences():
     strength, step = 2.0, 0.05
-    truth = inexact_math.truth(strength)
-    task = inexact_math.task()
+    truth = mathematics.truth(strength)
+    task = mathematics.task()
     solver = GradientDescent(400, 1.0 / (12.0 + strength))
-    algorithm = algorithms.imaml(inexact_math.loss, strength=strength, solver=solver)
+    algorithm = algorithms.imaml(mathematics.loss, strength=strength, solver=solver)
 
     def outer(theta):
         phi, _ = algorithm.adapt(theta, task.support, jax.random.key(0))
-        return inexact_math.loss(phi, task.query)
+        return mathematics.loss(phi, task.query)
 
     for number in (0, 5):
-        way = step * jnp.eye(inexact_math.SIZE)[number]
+        way = step * jnp.eye(mathematics.SIZE)[number]
         slope = (outer(way) - outer(-way)) / (2 * step)
         assert float(truth.gradient[number]) == pytest.approx(float(slope), abs=5e-3)
 
@@ -40,9 +40,9 @@ def test_path_and_error_are_those_of_the_algorithm():
     found = known(strength, 4)
     solver = GradientDescent(steps, 1.0 / (12.0 + strength))
     algorithm = algorithms.imaml(
-        inexact_math.loss, strength=strength, solver=solver, linear_solver=CG(4, rtol=0.0)
+        mathematics.loss, strength=strength, solver=solver, linear_solver=CG(4, rtol=0.0)
     )
-    theta, task = jnp.zeros(inexact_math.SIZE), inexact_math.task()
+    theta, task = jnp.zeros(mathematics.SIZE), mathematics.task()
     phi, _ = algorithm.adapt(theta, task.support, jax.random.key(0))
     np.testing.assert_allclose(found.truth.path[steps], phi, atol=1e-4)
     _, gradient, info = algorithm.meta_gradient(theta, task, jax.random.key(0))
@@ -54,26 +54,26 @@ def test_path_and_error_are_those_of_the_algorithm():
 def test_more_steps_of_both_make_it_right():
     found = known(2.0, 16)
     assert found.judged.errors[-1] < 1e-3
-    assert found.judged.info.code[-1] == codes.OK
+    assert found.judged.info.code[-1] == Verdict.OK
 
 
 def test_ridge_is_seen_with_enough_cg_steps_and_left_with_enough_inner_ones():
     found = known(0.3, 16)
     assert found.truth.curvatures[3, 0] < 0
-    assert found.judged.info.code[3] == codes.NEGATIVE_CURVATURE
+    assert found.judged.info.code[3] == Verdict.NEGATIVE_CURVATURE
     assert found.judged.info.smallest_curvature[3] >= found.truth.curvatures[3, 0] - 1e-4
     assert found.truth.curvatures[-1, 0] > 0
-    assert found.judged.info.code[-1] == codes.OK
-    assert inexact_math.needed(found.truth.curvatures[3], 0.3) == pytest.approx(
+    assert found.judged.info.code[-1] == Verdict.OK
+    assert mathematics.needed(found.truth.curvatures[3], 0.3) == pytest.approx(
         0.3 - found.truth.curvatures[3, 0]
     )
 
 
 @pytest.mark.parametrize("strength", [10**-1.5, 10**1.5])
-@pytest.mark.parametrize("step", [0, inexact_math.MOST])
+@pytest.mark.parametrize("step", [0, mathematics.MOST])
 def test_extremes_are_said_in_words(strength, step):
     for steps in (1, 16):
-        shown = inexact.readings(known(strength, steps), step)
+        shown = view.readings(known(strength, steps), step)
         assert "nan" not in shown.lower()
         assert "inf" not in shown.lower()
 
@@ -84,9 +84,7 @@ def test_verdict_and_curves_follow_the_sliders(visit):
     good = page.locator("#inexact .good", has_text="ok")
     good.first.wait_for()
     data = eventually(lambda: model(page, "inexact-inner", "data"))
-    np.testing.assert_allclose(
-        data["true"], inexact.shown(known(10**0.3, 8).judged.errors), rtol=0.02
-    )
+    np.testing.assert_allclose(data["true"], view.shown(known(10**0.3, 8).judged.errors), rtol=0.02)
     slide(page, "inexact", 2, -16)
     slide(page, "inexact", 1, 2)
     slide(page, "inexact", 0, -16)

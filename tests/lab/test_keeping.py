@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pullback.lab import keeping
-from pullback.lab.keeping import Gone, Shelf
+from pullback.lab import background
+from pullback.lab.background import Gone, Shelf
 from pullback.lab.session import Session
 
 ARRAYS = {"weight": jnp.arange(6.0).reshape(2, 3), "bias": jnp.ones(3)}
@@ -71,7 +71,7 @@ def outcome(session, job):
         found.append((kind, what))
         over.set()
 
-    keeping.begin(
+    background.begin(
         session,
         job,
         told=put,

@@ -4,9 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from pullback.lab import optimum_math
-from pullback.lab.optimum_math import Scene, land
-from pullback.lab.rooms import optimum as room
+from pullback.lab.rooms.optimum import mathematics
+from pullback.lab.rooms.optimum import view as room
+from pullback.lab.rooms.optimum.mathematics import Scene, land
 from pullback.study import noise
 from pullback.study.wells import optima
 
@@ -24,7 +24,7 @@ def test_runs_land_in_the_studys_optima(landed):
     found = [well.phi for well in landed.wells]
     assert len(found) >= 2
     assert all(np.abs(there - phi).min() < 1e-8 for phi in found)
-    assert sum(well.runs for well in landed.wells) == optimum_math.RUNS
+    assert sum(well.runs for well in landed.wells) == mathematics.RUNS
     assert (landed.well >= 0).all()
 
 
@@ -33,7 +33,7 @@ def test_all_runs_of_a_well_have_its_implicit_gradient(landed):
         curvature = 10.0 * np.cos(2 * np.pi * well.phi)
         by_hand = 1.0 / (curvature + 1.0) * (well.phi - 1.5)
         assert well.gradient == pytest.approx(by_hand, rel=1e-6)
-    mean = sum(w.runs * w.gradient for w in landed.wells) / optimum_math.RUNS
+    mean = sum(w.runs * w.gradient for w in landed.wells) / mathematics.RUNS
     assert landed.implicit["mean"] == pytest.approx(mean)
 
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from run_folders import make_run, step_line
 
-from pullback.lab import run_reading
-from pullback.lab.rooms import runs as room
+from pullback.lab.rooms.runs import run_reading
+from pullback.lab.rooms.runs import view as room
 from pullback.lab.session import Session
 
 

@@ -30,7 +30,7 @@ def test_a_run_grows_while_it_is_looked_at(visit, running, folder, pictures):
     longest = lambda: max(len(xs) for xs in model(page, "runs-loss", "data")["xs"])  # noqa: E731
     assert eventually(lambda: len(model(page, "runs-loss", "data")["xs"]) == 2)
     run = next(p for p in folder.iterdir() if p.name == "implicit")
-    from pullback.runs import Run
+    from pullback.runs.folder import Run
 
     Run.open(run).append(*(step_line(step) for step in range(21, 81)))
     assert eventually(lambda: longest() == 80)

@@ -8,7 +8,7 @@ from lab_browser import Lab, eventually, show
 from typer.testing import CliRunner
 
 from pullback.cli import app
-from pullback.errors import InputError
+from pullback.core.errors import InputError
 from pullback.lab import server
 
 

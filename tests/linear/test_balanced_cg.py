@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pullback.algorithms import imaml
-from pullback.errors import InputError
+from pullback.core.errors import InputError
 from pullback.linear import CG
 from pullback.solvers import GradientDescent
 

@@ -12,8 +12,9 @@ from closed_forms import symmetric
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pullback import codes
 from pullback.algorithms import imaml
+from pullback.core import results
+from pullback.core.results import Verdict
 from pullback.linear import CG, GMRES, MINRES, BiCGStab, Dense, Lineax, Neumann, Nystrom
 from pullback.solvers import LBFGS
 from pullback.tasks import Task
@@ -49,7 +50,7 @@ def test_reports_agree_with_the_dense_matrix(name, seed):
     s = solve(matrix, rhs, 0.5, SOLVERS[name])
     residual = np.linalg.norm(matrix @ s.value - rhs) / np.linalg.norm(rhs)
     np.testing.assert_allclose(s.residual, residual, rtol=1e-6, atol=1e-12)
-    assert int(s.code) == codes.OK
+    assert int(s.code) == Verdict.OK
     if not isinstance(SOLVERS[name], Lineax | GMRES | BiCGStab):
         assert s.smallest_curvature >= eigenvalues[0] * (1 - 1e-9)
         assert s.largest_curvature <= eigenvalues[-1] * (1 + 1e-9)
@@ -77,7 +78,7 @@ def test_the_exact_inverse_as_preconditioner_needs_one_step():
 @pytest.mark.parametrize("start", ["zero", "rhs"])
 def test_negative_curvature_at_the_first_direction_is_reported_not_zero(start):
     s = solve(np.diag([-1.0, -2.0]), np.ones(2), 0.5, CG(5, start=start))
-    assert int(s.code) == codes.NEGATIVE_CURVATURE
+    assert int(s.code) == Verdict.NEGATIVE_CURVATURE
     # The approximate inverse applied to v.
     np.testing.assert_allclose(s.value, [0.5, 0.5])
     assert float(s.smallest_curvature) < 0
@@ -90,8 +91,8 @@ def test_negative_curvature_at_a_later_direction_keeps_what_came_before():
     s = solve(matrix, rhs, 1.0, CG(10, rtol=1e-10))
     before = solve(matrix, rhs, 1.0, CG(int(s.steps) - 1, rtol=1e-10))
     assert int(s.steps) > 1
-    assert int(s.code) == codes.NEGATIVE_CURVATURE
-    assert int(before.code) == codes.OK
+    assert int(s.code) == Verdict.NEGATIVE_CURVATURE
+    assert int(before.code) == Verdict.OK
     np.testing.assert_allclose(s.value, before.value)
     assert np.all(np.isfinite(s.value))
     assert float(s.smallest_curvature) < 0 < float(s.largest_curvature)
@@ -100,7 +101,7 @@ def test_negative_curvature_at_a_later_direction_keeps_what_came_before():
 def test_dense_solves_an_indefinite_matrix_and_says_so():
     matrix, rhs = symmetric([-1.0, 0.5, 2.0]), np.arange(1.0, 4.0)
     s = solve(matrix, rhs, 1.0, Dense())
-    assert int(s.code) == codes.NEGATIVE_CURVATURE
+    assert int(s.code) == Verdict.NEGATIVE_CURVATURE
     np.testing.assert_allclose(s.value, np.linalg.solve(matrix, rhs), rtol=1e-10)
     np.testing.assert_allclose([s.smallest_curvature, s.largest_curvature], [-1, 2], rtol=1e-10)
 
@@ -111,27 +112,27 @@ def test_a_lineax_solver_out_of_steps_is_not_solved(method):
     options = {"restart": 2} if method is lx.GMRES else {}
     solver = Lineax(method(rtol=1e-12, atol=0.0, max_steps=2, **options))
     s = solve(matrix, rhs, 1.0, solver)
-    assert int(s.code) == codes.NOT_SOLVED
+    assert int(s.code) == Verdict.SOLVE_FAILED
     assert float(s.residual) > 1e-6
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_matrix_of_nan_is_not_finite(name):
     s = solve(np.full((3, 3), np.nan), np.ones(3), 1.0, SOLVERS[name])
-    assert int(s.code) == codes.NOT_FINITE
+    assert int(s.code) == Verdict.NOT_FINITE
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_right_hand_side_of_nan_is_not_finite(name):
     s = solve(np.eye(3), np.array([1.0, np.nan, 1.0]), 1.0, SOLVERS[name])
-    assert int(s.code) == codes.NOT_FINITE
+    assert int(s.code) == Verdict.NOT_FINITE
 
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_a_right_hand_side_of_zero_has_the_solution_zero(name):
     s = solve(symmetric([1.0, 2.0, 3.0]), np.zeros(3), 1.0, SOLVERS[name])
     np.testing.assert_array_equal(s.value, np.zeros(3))
-    assert int(s.code) == codes.OK
+    assert int(s.code) == Verdict.OK
     assert float(s.residual) == 0.0
 
 
@@ -143,7 +144,7 @@ def test_cg_past_convergence_never_invents_negative_curvature(scale, inverse):
         matrix = np.asarray(scale * symmetric([1.0, 2.0, 3.0]), np.float32)
         rhs = np.array([1.0, -2.0, 0.5], np.float32)
         s = solve(matrix, rhs, np.float32(inverse), CG(40, rtol=0.0))
-    assert int(s.code) == codes.OK
+    assert int(s.code) == Verdict.OK
     assert float(s.smallest_curvature) > 0
 
 
@@ -169,7 +170,7 @@ def test_imaml_at_a_saddle_reports_it_with_a_finite_gradient(linear, key):
     algorithm = imaml(saddle, strength=1.0, solver=stay, linear_solver=linear)
     task = Task(np.array([-2.0, 1.0]), np.array([1.0, 1.0]))
     _, gradient, info = jax.jit(algorithm.meta_gradient)({"x": np.zeros(2)}, task, key)
-    assert int(info.code) == codes.NEGATIVE_CURVATURE
+    assert int(info.code) == Verdict.NEGATIVE_CURVATURE
     assert np.all(np.isfinite(gradient["x"]))
     assert np.linalg.norm(gradient["x"]) > 0
     assert float(info.smallest_curvature) < 0
@@ -191,7 +192,7 @@ def test_a_nan_in_the_support_set_is_never_silent(solver, linear, key):
     x, y = cf.batch(0)
     task = Task((x, np.full_like(y, np.nan)), cf.batch(1))
     _, _, info = jax.jit(algorithm.meta_gradient)(cf.theta(), task, key)
-    assert int(info.code) == codes.NOT_FINITE
+    assert int(info.code) == Verdict.NOT_FINITE
 
 
 def test_a_nan_in_the_query_set_is_never_silent(key):
@@ -200,9 +201,9 @@ def test_a_nan_in_the_query_set_is_never_silent(key):
     task = Task(cf.batch(1), (x, np.full_like(y, np.nan)))
     value, _, info = jax.jit(algorithm.meta_gradient)(cf.theta(), task, key)
     assert np.isnan(value)
-    assert int(info.code) == codes.NOT_FINITE
+    assert int(info.code) == Verdict.NOT_FINITE
 
 
-@pytest.mark.parametrize("code", [codes.OK, *codes.MESSAGES])
+@pytest.mark.parametrize("code", list(Verdict))
 def test_every_code_has_a_sentence(code):
-    assert len(codes.message(code).split()) > 2
+    assert len(results.message(code).split()) > 2

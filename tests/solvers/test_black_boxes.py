@@ -15,11 +15,11 @@ import optimistix as optx
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from pullback import codes
 from pullback.algorithms import imaml, maml
-from pullback.errors import InputError
+from pullback.core.errors import InputError
+from pullback.core.problem import Proximal
+from pullback.core.results import Verdict
 from pullback.linear import CG
-from pullback.problem import Proximal
 from pullback.solvers import LBFGS, Callback, NewtonCG, Optimistix, Scipy, run
 from pullback.tasks import Task
 
@@ -82,7 +82,7 @@ def test_the_optimum_and_the_meta_gradient_are_the_closed_forms(name):
     np.testing.assert_allclose(cf.flat(phi), exact.phi, rtol=rtol, atol=rtol)
     np.testing.assert_allclose(cf.flat(gradient), exact.meta_gradient, rtol=rtol, atol=rtol)
     assert jax.tree.structure(phi) == jax.tree.structure(cf.theta())
-    assert int(info.code) == codes.OK
+    assert int(info.code) == Verdict.OK
 
 
 @pytest.mark.parametrize("method", ["Nelder-Mead", "Powell", "COBYLA", "COBYQA"])

@@ -4,11 +4,11 @@ import jax
 import numpy as np
 import pytest
 
-from pullback import trees
 from pullback.algorithms import maml
-from pullback.errors import InputError
+from pullback.core import trees
+from pullback.core.errors import InputError
+from pullback.core.registry import find
 from pullback.models import MLP, mean_squared_error
-from pullback.registry import find
 from pullback.solvers import SOLVERS, GradientDescent
 from pullback.tasks import Sinusoid
 

@@ -8,10 +8,10 @@ import numpy as np
 import optimistix as optx
 import pytest
 
-from pullback import codes
 from pullback.algorithms import imaml
+from pullback.core.problem import Proximal
+from pullback.core.results import Verdict
 from pullback.linear import CG
-from pullback.problem import Proximal
 from pullback.solvers import LBFGS, GradientDescent, Nesterov, NewtonCG, Optimistix, Scipy
 from pullback.tasks import Task
 
@@ -124,7 +124,7 @@ def test_nothing_to_do_is_done_exactly(curvature, name, strength, dtype):
     _, gradient, info = meta_gradient(theta, task, dtype.type(strength), SELF_TUNING[name](8))
     wanted = strength / (hessian + strength) * (theta - task.query[1])
     np.testing.assert_allclose(gradient, wanted, rtol=1e-3)
-    assert int(info.code) == codes.OK
+    assert int(info.code) == Verdict.OK
     assert float(info.inner_residual) == 0.0
 
 
@@ -175,7 +175,7 @@ def test_lbfgs_from_a_point_that_is_not_finite_says_so():
     task = Task(np.ones(2, dtype), np.ones(2, dtype))
     theta = np.array([-1.0, 1.0], dtype)
     _, report = jax.jit(algorithm.adapt)(theta, task.support, jax.random.key(0))
-    assert int(report.code) == codes.NOT_FINITE
+    assert int(report.code) == Verdict.NOT_FINITE
 
 
 @pytest.mark.parametrize(

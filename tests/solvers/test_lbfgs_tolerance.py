@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pullback.errors import InputError
-from pullback.problem import Proximal
+from pullback.core.errors import InputError
+from pullback.core.problem import Proximal
 from pullback.solvers import LBFGS
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy.interpolate import CubicSpline
 
-from pullback.errors import InputError, NumericalError
+from pullback.core.errors import InputError, NumericalError
 from pullback.study import noise, wells
 
 pytestmark = pytest.mark.usefixtures("x64")

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pullback.errors import InputError
+from pullback.core.errors import InputError
 from pullback.tasks import ImageSet, TaskDistribution, episodes
 
 CLASSES, EXAMPLES = 30, 8

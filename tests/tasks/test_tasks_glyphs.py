@@ -5,9 +5,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pullback.errors import DataError, InputError
+from pullback.core.errors import DataError, InputError
 from pullback.tasks import glyphs, load_glyphs
-from pullback.tasks.scripts import SCRIPTS
+from pullback.tasks.writing_systems import SCRIPTS
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from pullback.errors import DataError, InputError
+from pullback.core.errors import DataError, InputError
 from pullback.tasks import ImageSet, read_class_folders, read_image
 
 

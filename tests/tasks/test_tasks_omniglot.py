@@ -12,7 +12,7 @@ import pytest
 import requests
 from PIL import Image, ImageDraw
 
-from pullback.errors import DataError
+from pullback.core.errors import DataError
 from pullback.tasks import load_omniglot, omniglot
 from pullback.tasks.omniglot import OFFICIAL_MD5
 

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pullback.errors import InputError
+from pullback.core.errors import InputError
 from pullback.tasks import DATASETS, Sinusoid, TaskDistribution, find_dataset, load_glyphs
 
 

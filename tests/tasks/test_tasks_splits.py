@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pullback.errors import InputError
+from pullback.core.errors import InputError
 from pullback.tasks import ClassSplit, ImageSet, draw_split
 
 PARTS = ("train", "validation", "test")

@@ -1,0 +1,249 @@
+"""What a person sees: progress, tables, warnings and errors. Results alone go to stdout."""
+
+import contextlib
+import json
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from pullback.runs.folder import finite
+from pullback.runs.formatting import duration, number, score_text
+
+
+class Reporter:
+    """Where a command's words go: results to stdout, all else to stderr.
+
+    Args:
+        quiet: say nothing but results, warnings and errors.
+        as_json: print the result as one JSON document and nothing else on stdout.
+    """
+
+    def __init__(self, quiet: bool = False, as_json: bool = False):
+        self.quiet, self.as_json = quiet, as_json
+        self.out = Console(highlight=False)
+        if not self.out.is_terminal:
+            # Into a file or a pipe no table needs to be squeezed.
+            self.out = Console(highlight=False, width=160)
+        self.err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        """A remark on the way."""
+        if not self.quiet:
+            self.err.print(Text(text))
+
+    def warn(self, text: str) -> None:
+        """A warning, shown even when quiet."""
+        self.err.print(Text.assemble(("Warning: ", "bold yellow"), text))
+
+    def error(self, text: str) -> None:
+        """The one line that tells why a command failed."""
+        line = " ".join(text.split())
+        self.err.print(Text(f"Error: {line}", style="bold red"))
+
+    def result(self, record: Mapping[str, Any], *shown: Any) -> None:
+        """The result of a command.
+
+        Args:
+            record: what is printed as JSON, if that was asked for.
+            shown: lines and tables for a person otherwise.
+        """
+        if self.as_json:
+            print(json.dumps(finite(record), ensure_ascii=False, indent=1))
+            return
+        for item in shown:
+            if isinstance(item, str):
+                self.out.print(Text(item), soft_wrap=True)
+            else:
+                self.out.print(item)
+
+    @contextlib.contextmanager
+    def counting(self, label: str, total: int, unit: str = "tasks") -> Iterator[Any]:
+        """A bar over a known number of tasks; yields what is to be told the number done."""
+        if self.quiet or not self.err.is_terminal:
+            yield lambda done: None if done else self.say(f"{label}: {total} {unit} …")
+            return
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self.err,
+            transient=True,
+        ) as bar:
+            task = bar.add_task(label, total=total)
+            yield lambda done: bar.update(task, completed=done)
+
+    @contextlib.contextmanager
+    def training(self, score: str, steps: int, label: str = "") -> Iterator[Any]:
+        """Progress of a training; yields the function that takes its events."""
+        watch = _Watch(self, score, label)
+        if self.quiet or not self.err.is_terminal:
+            yield watch
+            return
+        with Progress(
+            TextColumn(f"{label + ' ' if label else ''}{{task.fields[what]}}"),
+            BarColumn(bar_width=20),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=self.err,
+        ) as bar:
+            watch.bar = bar
+            watch.task = bar.add_task("", total=steps, what="compiling", facts="", left="")
+            yield watch
+
+
+class Silent(Reporter):
+    """For a process that leaves the word to another one: errors alone are shown."""
+
+    def __init__(self):
+        super().__init__(quiet=True)
+
+    def warn(self, text: str) -> None:
+        """Left to the other process."""
+
+    def result(self, record: Mapping[str, Any], *shown: Any) -> None:
+        """Left to the other process."""
+
+
+class _Watch:
+    """Turns the events of a training into a moving bar, or into a line a validation."""
+
+    def __init__(self, reporter: Reporter, score: str, label: str):
+        self.reporter, self.score, self.label = reporter, score, label
+        self.bar: Progress | None = None
+        self.task: Any = None
+        self.step: dict[str, Any] = {}
+        self.validation = ""
+        self.began, self.first, self.compiled = time.monotonic(), 0, False
+
+    def __call__(self, event: Any) -> None:
+        data = event.data
+        if event.kind == "start":
+            self.began, self.first = time.monotonic(), data["step"]
+            self.show(data["step"], what="compiling")
+        elif event.kind == "warning":
+            self.reporter.warn(f"{self.prefix()}step {data['step']}: {data['message']}")
+        elif event.kind == "validating":
+            self.show(data["step"], what="validating")
+        elif event.kind == "step":
+            self.step = data
+            if not self.compiled:
+                # Compilation is over, and would spoil the forecast of what is left.
+                self.began, self.first, self.compiled = time.monotonic(), data["step"], True
+            self.show(data["step"], what="training")
+        elif event.kind == "validation":
+            self.validation = score_text(self.score, data.get("mean"), data.get("interval"))
+            if self.bar is None:
+                self.line(data)
+            self.show(data["step"], what="training")
+
+    def prefix(self) -> str:
+        return f"{self.label}: " if self.label else ""
+
+    def left(self, step: int, steps: int) -> str:
+        done = step - self.first
+        if done <= 0 or step >= steps:
+            return ""
+        rest = (time.monotonic() - self.began) / done * (steps - step)
+        return f"{duration(rest)} left"
+
+    def show(self, step: int, what: str) -> None:
+        if self.bar is None:
+            return
+        facts = [f"validation {self.validation}"] if self.validation else []
+        steps = self.step.get("steps", 0)
+        if self.step:
+            facts.insert(0, f"loss {number(self.step['loss'])}")
+            facts.append(f"residual {number(self.step['inner_residual'], 2)}")
+            if self.step.get("inner_error") is not None:
+                error = max(self.step["inner_error"], self.step["linear_error"])
+                facts.append(f"error {number(error, 2)}")
+            facts.append(f"{self.step['tasks_per_second']:.0f} tasks/s")
+        left = self.left(step, steps) if steps else ""
+        self.bar.update(self.task, completed=step, what=what, facts="  ".join(facts), left=left)
+
+    def line(self, data: Mapping[str, Any]) -> None:
+        parts = [f"{self.prefix()}step {data['step']}/{data['steps']}"]
+        if self.step:
+            parts.append(f"loss {number(self.step['loss'])}")
+        parts.append(f"validation {self.validation}")
+        parts.append(f"inner residual {number(data.get('inner_residual'), 2)}")
+        if self.step:
+            parts.append(f"{self.step['tasks_per_second']:.0f} tasks/s")
+            left = self.left(data["step"], data["steps"])
+            parts += [left] if left else []
+        self.reporter.say("  ".join(parts))
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
+    """A plain table, numbers to the right.
+
+    Args:
+        columns: headings; one that ends in a space-free ``>`` is aligned right.
+        rows: cells.
+        title: above the table.
+
+    Returns:
+        The table, ready to print.
+    """
+    from rich import box
+
+    made = Table(
+        title=title,
+        box=box.SIMPLE_HEAD if any(columns) else box.SIMPLE,
+        show_header=any(columns),
+        title_justify="left",
+        title_style="bold",
+    )
+    for name in columns:
+        right = name.endswith(">")
+        made.add_column(
+            name.removesuffix(">"), justify="right" if right else "left", overflow="fold"
+        )
+    for row in rows:
+        made.add_row(*(Text(cell) for cell in row))
+    return made
+
+
+@contextlib.contextmanager
+def interruptible(reporter: Reporter) -> Iterator[Any]:
+    """Let the first Ctrl-C ask for an orderly end, and the second one end at once.
+
+    Yields:
+        A function that says whether the end was asked for.
+    """
+    asked = []
+
+    def on_signal(number: int, frame: Any) -> None:
+        asked.append(number)
+        # The system's own handler ends the process even while compiled code is running.
+        for each in former:
+            signal.signal(each, signal.SIG_DFL)
+        reporter.err.print(
+            "\nStopping after this block of steps and saving; Ctrl-C again quits at once."
+        )
+
+    former: dict[int, Any] = {}
+    with contextlib.suppress(ValueError):  # Only the main thread may set handlers.
+        for each in (signal.SIGINT, signal.SIGTERM):
+            former[each] = signal.signal(each, on_signal)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for each, handler in former.items():
+            signal.signal(each, handler)

@@ -1,0 +1,1 @@
+"""What everything else stands on: errors, results, registries, pytree arithmetic, the problem."""

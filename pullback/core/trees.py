@@ -1,0 +1,147 @@
+"""Vector-space arithmetic on pytrees of arrays."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, PyTree
+
+from pullback.core.errors import InputError
+
+Params = PyTree[Any]
+"""A pytree of floating-point arrays: parameters, or anything shaped like them."""
+
+
+def add(a: Params, b: Params) -> Params:
+    """``a + b``, leaf by leaf."""
+    return jax.tree.map(jnp.add, a, b)
+
+
+def subtract(a: Params, b: Params) -> Params:
+    """``a − b``, leaf by leaf."""
+    return jax.tree.map(jnp.subtract, a, b)
+
+
+def scale(c: Float[Array, ""] | float, a: Params) -> Params:
+    """``c·a``, keeping each leaf's dtype."""
+    return jax.tree.map(lambda x: (c * x).astype(x.dtype), a)
+
+
+def axpy(c: Float[Array, ""] | float, a: Params, b: Params) -> Params:
+    """``c·a + b``, keeping each leaf's dtype."""
+    return jax.tree.map(lambda x, y: (c * x + y).astype(y.dtype), a, b)
+
+
+def dot(a: Params, b: Params) -> Float[Array, ""]:
+    """Inner product over all leaves."""
+    parts = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
+    return jax.tree.reduce(jnp.add, parts)
+
+
+def rows_times(rows: Params, a: Params) -> Float[Array, " k"]:
+    """Inner products of ``a`` with k vectors that are stacked leaf by leaf."""
+
+    def leaf_products(stacked, leaf):
+        return stacked.reshape(stacked.shape[0], -1) @ leaf.reshape(-1)
+
+    return jax.tree.reduce(jnp.add, jax.tree.map(leaf_products, rows, a))
+
+
+def combine(coefficients: Float[Array, " k"], rows: Params) -> Params:
+    """The sum of k vectors that are stacked leaf by leaf, each times its coefficient."""
+
+    def leaf_sum(stacked):
+        flat = coefficients.astype(stacked.dtype) @ stacked.reshape(stacked.shape[0], -1)
+        return flat.reshape(stacked.shape[1:])
+
+    return jax.tree.map(leaf_sum, rows)
+
+
+def norm(a: Params) -> Float[Array, ""]:
+    """Euclidean norm over all leaves, differentiable with gradient zero at the origin."""
+    return safe_sqrt(dot(a, a))
+
+
+def normalise(a: Params) -> tuple[Params, Float[Array, ""]]:
+    """``a / ‖a‖`` and ``‖a‖``, without underflow for tiny numbers; zero stays zero."""
+    peaks = jax.tree.map(lambda x: jnp.max(jnp.abs(x), initial=0.0), a)
+    peak = jax.tree.reduce(jnp.maximum, peaks)
+    divisor = jnp.where(peak == 0, 1.0, peak)
+    scaled = jax.tree.map(lambda x: (x / divisor).astype(x.dtype), a)
+    size = norm(scaled)
+    divisor = jnp.where(size == 0, 1.0, size)
+    unit = jax.tree.map(lambda x: (x / divisor).astype(x.dtype), scaled)
+    return unit, peak * size
+
+
+def safe_sqrt(x: Float[Array, ""]) -> Float[Array, ""]:
+    """``sqrt(x)``, whose derivative at zero is zero instead of infinite."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), x)
+
+
+def safe_divide(a: Float[Array, ""], b: Float[Array, ""]) -> Float[Array, ""]:
+    """``a / b``, and zero where both are zero; a NaN or an infinity is passed on."""
+    both_zero = (a == 0) & (b == 0)
+    return jnp.where(both_zero, 0.0, a / jnp.where(both_zero, 1.0, b))
+
+
+def where(condition: Bool[Array, ""], a: Params, b: Params) -> Params:
+    """``a`` if the condition holds, else ``b``."""
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), a, b)
+
+
+def all_finite(a: Params) -> Bool[Array, ""]:
+    """Whether every number in every leaf is finite."""
+    parts = jax.tree.map(lambda x: jnp.all(jnp.isfinite(x)), a)
+    return jax.tree.reduce(jnp.logical_and, parts, jnp.asarray(True))
+
+
+def check_attainable(owner: str, rtol: float, like: Params) -> None:
+    """A relative tolerance must not be finer than the numbers themselves.
+
+    Args:
+        owner: whose ``rtol`` it is, for the message.
+        rtol: the tolerance; 0 means as far as rounding allows.
+        like: what it applies to.
+
+    Raises:
+        InputError: saying what is attainable, and with which numbers more is.
+    """
+    coarsest = max(jax.tree.leaves(like), key=lambda leaf: float(jnp.finfo(leaf.dtype).eps))
+    eps = float(jnp.finfo(coarsest.dtype).eps)
+    if 0 < rtol < eps:
+        raise InputError(
+            f"{owner}(rtol={rtol!r}) cannot be reached in {coarsest.dtype} numbers",
+            allowed=f"rtol from {eps:.1e}",
+            remedy='For more, work in float64: jax.config.update("jax_enable_x64", True)',
+        )
+
+
+def zeros_like(a: Params) -> Params:
+    """Zeros of the same structure."""
+    return jax.tree.map(jnp.zeros_like, a)
+
+
+def leaf_paths(a: Params) -> list[tuple[str, Any]]:
+    """Each leaf beside a readable path to it."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(a)
+    return [(jax.tree_util.keystr(path) or "the parameters", leaf) for path, leaf in flat]
+
+
+def ravel(a: Params) -> tuple[Float[Array, " n"], Callable[[Float[Array, " n"]], Params]]:
+    """All leaves in one flat vector, and the function that takes one apart again."""
+    flat, unravel = jax.flatten_util.ravel_pytree(a)
+    # Without the barrier XLA fuses a slice of the vector into the matrix product that uses it,
+    # and on a CPU that product is then a naive loop, several times slower.
+    return flat, lambda vector: jax.lax.optimization_barrier(unravel(vector))
+
+
+def mean_of_known(values: np.ndarray, axis: int = 0) -> np.ndarray:
+    """The mean of what is not NaN along one axis; NaN where there is nothing else."""
+    known = ~np.isnan(values)
+    total = np.where(known, values, 0.0).sum(axis)
+    return np.where(known.any(axis), total / np.maximum(known.sum(axis), 1), np.nan)

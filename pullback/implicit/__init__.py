@@ -1,0 +1,43 @@
+"""Implicit differentiation: of the proximal problem, and of any optimality condition.
+
+If F(x*, θ) = 0, F is smooth there and ∂ₓF is invertible, the implicit function theorem gives
+
+    dx* = −(∂ₓF)⁻¹ ∂_θF dθ                   (Blondel et al. 2022, "Efficient and Modular
+                                              Implicit Differentiation")
+
+whatever found x*. The solver is never differentiated, so it may be any code. One linear solve with
+∂ₓF gives a directional derivative, one with its transpose a gradient.
+
+The theorem needs a solution, and a solve that succeeded. Both are checked whenever a derivative is
+taken, and where a check fails the derivative is NaN, never zero and never a plausible number.
+"""
+
+from pullback.implicit.optimality import (
+    RootCertificate,
+    certify,
+    displacement,
+    fixed_point,
+    root,
+)
+from pullback.implicit.proximal import (
+    Linearised,
+    jacobian,
+    linearise,
+    result_code,
+    stationarity,
+    vjp,
+)
+
+__all__ = [
+    "Linearised",
+    "RootCertificate",
+    "certify",
+    "displacement",
+    "fixed_point",
+    "jacobian",
+    "linearise",
+    "result_code",
+    "root",
+    "stationarity",
+    "vjp",
+]

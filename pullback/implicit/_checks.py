@@ -1,0 +1,152 @@
+"""What a solver and its optimality condition may take and return."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from pullback.core import trees
+from pullback.core.errors import InputError
+from pullback.core.trees import Params
+
+Optimality = Callable[..., Params]
+"""``optimality(x, *args)``, shaped like ``x`` and zero at the solution."""
+
+
+def convert(optimality: Optimality, x: Params, args, shared) -> tuple[Callable, PyTree[Any]]:
+    """F as a function of x and of a pytree of arrays alone, closed-over values among them."""
+    dynamic, static = eqx.partition(jax.tree.map(_as_jax, (args, shared)), eqx.is_array)
+    for path, leaf in trees.leaf_paths(dynamic):
+        reject_complex(f"The argument{_at(path)}", leaf)
+
+    def plain(x, dynamic):
+        inputs, shared = eqx.combine(dynamic, static)
+        image = optimality(x, *inputs, **shared)
+        check_image(image, x)
+        return jax.tree.map(lambda leaf, y: jnp.asarray(leaf, y.dtype), image, x)
+
+    closed = eqx.filter_closure_convert(plain, x, dynamic)
+    arrays, rest = eqx.partition(closed, eqx.is_array)
+    return lambda x, both: eqx.combine(both[0], rest)(x, both[1]), (arrays, dynamic)
+
+
+def _as_jax(leaf: Any) -> Any:
+    numbers = isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biufc"
+    return jnp.asarray(leaf) if numbers else leaf
+
+
+def keywords(optimality: Optimality) -> set[str] | None:
+    """The keywords that ``optimality`` takes; None for any at all."""
+    try:
+        parameters = list(inspect.signature(optimality).parameters.values())
+    except (TypeError, ValueError):
+        return set()
+    if any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return None
+    return {p.name for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def stop(tree: PyTree[Any]) -> PyTree[Any]:
+    """The same values, without derivatives; leaves that have none anyway stay untouched."""
+
+    def stopped(leaf):
+        return _as_array(jax.lax.stop_gradient(leaf)) if eqx.is_inexact_array(leaf) else leaf
+
+    return jax.tree.map(stopped, tree)
+
+
+def as_arrays(tree: PyTree[Any]) -> PyTree[Any]:
+    """Python scalars and NumPy arrays, which JAX hands to a rule as they are, as its arrays."""
+    return jax.tree.map(_as_array, tree)
+
+
+def _as_array(leaf: Any) -> Array:
+    return leaf if isinstance(leaf, Array) else jnp.asarray(leaf, getattr(leaf, "dtype", None))
+
+
+def check_solution(x: Params, init: PyTree[Any], has_aux: bool) -> Params:
+    """The solution as arrays, once it is known to be floating and like the start."""
+    leaves = trees.leaf_paths(x)
+    if not any(np.size(leaf) for _, leaf in leaves):
+        raise InputError("The solution holds no numbers", allowed="floating-point arrays")
+    for path, leaf in leaves:
+        reject_complex(f"The solution{_at(path)}", leaf)
+        if not jnp.issubdtype(_dtype(leaf), jnp.floating):
+            raise InputError(
+                f"The solution{_at(path)} is {_dtype(leaf)}",
+                allowed="floating-point arrays; whole numbers have no derivative",
+            )
+    if any(jnp.issubdtype(_dtype(leaf), jnp.inexact) for leaf in jax.tree.leaves(init)):
+        hint = None if has_aux else "A solver that returns (x, aux) needs has_aux=True"
+        check_match("The solution", x, init, "the start", hint, dtypes=True)
+    return stop(jax.tree.map(lambda leaf: jnp.asarray(leaf, _dtype(leaf)), x))
+
+
+def check_image(image: Params, x: Params) -> None:
+    """What an optimality condition or a mapping returns must be shaped like x."""
+    check_match("optimality(x, ...)", image, x)
+    for path, leaf in trees.leaf_paths(image):
+        reject_complex(f"optimality(x, ...){_at(path)}", leaf)
+
+
+def check_match(
+    what: str, given: Params, wanted: Params, like="x", hint: str | None = None, dtypes=False
+) -> None:
+    """Two pytrees must have one structure, and their leaves the same shapes.
+
+    Raises:
+        InputError: naming the first leaf that does not match, and both shapes.
+    """
+    structures = jax.tree.structure(given), jax.tree.structure(wanted)
+    if structures[0] != structures[1]:
+        raise InputError(
+            f"{what} has the structure {structures[0]}, {like} has {structures[1]}",
+            allowed="the same structure",
+            remedy=hint,
+        )
+    for (path, a), b in zip(trees.leaf_paths(given), jax.tree.leaves(wanted), strict=True):
+        if np.shape(a) != np.shape(b):
+            raise InputError(
+                f"{what}{_at(path)} has shape {np.shape(a)}, {like} has {np.shape(b)}",
+                allowed="the same shape, without broadcasting",
+            )
+        if dtypes and _dtype(a) != _dtype(b):
+            raise InputError(
+                f"{what}{_at(path)} is {_dtype(a)}, {like} is {_dtype(b)}", allowed="the same dtype"
+            )
+
+
+def _dtype(leaf: Any) -> Any:
+    try:
+        return jnp.result_type(leaf)
+    except TypeError:
+        return type(leaf).__name__
+
+
+def reject_complex(what: str, leaf: Any) -> None:
+    """The theorem is stated for real numbers.
+
+    Raises:
+        InputError: if ``leaf`` is complex.
+    """
+    if jnp.issubdtype(_dtype(leaf), jnp.complexfloating):
+        raise InputError(
+            f"{what} is complex",
+            allowed="real numbers",
+            remedy="Pass the real and the imaginary parts as two arrays",
+        )
+
+
+def describe(value: Any) -> str:
+    """A value by its type, a tuple with its length."""
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, tuple) else "")
+
+
+def _at(path: str) -> str:
+    """No words for the path to a leaf that is the whole tree."""
+    return "" if path == "the parameters" else f" at {path}"

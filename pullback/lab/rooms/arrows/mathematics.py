@@ -1,0 +1,198 @@
+"""Four arrows: the update directions of four algorithms, and their paths."""
+
+import functools
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from pullback import algorithms
+from pullback.algorithms import MetaAlgorithm
+from pullback.core.problem import InnerProblem
+from pullback.lab import landscapes
+from pullback.lab.landscapes import Point
+from pullback.solvers import GradientDescent, run
+from pullback.tasks import Task
+
+NAMES = ("imaml", "maml", "fomaml", "reptile")
+TITLES = {"imaml": "iMAML", "maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile"}
+
+STEPS = (1, 2, 3, 5, 8, 12, 20, 32)
+"""The numbers of inner steps there are: each is a program of its own."""
+
+INNER_RATE = 0.3
+OUTER_RATE = 0.3
+LINEAR_STEPS = 5
+
+
+class Cost(NamedTuple):
+    """What one meta-gradient of one task costs.
+
+    Args:
+        gradients: evaluations of the loss's gradient.
+        products: products of a Hessian with a vector.
+        kept: numbers that are kept for the way back through the inner steps, per parameter.
+    """
+
+    gradients: int
+    products: int
+    kept: float
+
+
+class Arrows(NamedTuple):
+    """The four directions at four places.
+
+    Args:
+        gradients: one row an algorithm, in the order of :data:`NAMES`.
+        losses: the mean query loss after adaptation, likewise.
+        codes: iMAML's verdict on each task.
+        products: what iMAML's linear solves used, the most of any task.
+    """
+
+    gradients: Float[np.ndarray, "4 2"]
+    losses: Float[np.ndarray, "4"]
+    codes: np.ndarray
+    products: int
+
+
+@functools.cache
+def stacked(kind: str) -> Task:
+    """The three tasks of the room, stacked along a first axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *landscapes.tasks(kind, 3))
+
+
+def make(name: str, steps: int, strength: Any) -> MetaAlgorithm:
+    """One algorithm, as the room uses it: all take the same plain gradient steps."""
+    solver = GradientDescent(steps, INNER_RATE)
+    if name == "imaml":
+        return algorithms.imaml(landscapes.loss, strength=strength, solver=solver)
+    if name == "maml":
+        return algorithms.maml(landscapes.loss, solver=solver)
+    if name == "fomaml":
+        return algorithms.fomaml(landscapes.loss, solver=solver)
+    return algorithms.reptile(landscapes.loss, solver=solver, fit="support")
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def _arrows(steps: int, thetas: Float[Array, "4 2"], strength: Float[Array, ""], tasks: Task):
+    key = jax.random.key(0)
+    values, gradients, infos = [], [], {}
+    for name, theta in zip(NAMES, thetas, strict=True):
+        algorithm = make(name, steps, strength)
+        each = jax.vmap(algorithm.meta_gradient, (None, 0, None))
+        value, gradient, info = each(theta, tasks, key)
+        values.append(value.mean())
+        gradients.append(gradient.mean(axis=0))
+        infos[name] = info
+    solve = infos["imaml"]
+    return jnp.stack(gradients), jnp.stack(values), solve.code, solve.linear_steps.max()
+
+
+def arrows(kind: str, steps: int, thetas: Float[np.ndarray, "4 2"], strength: float) -> Arrows:
+    """The meta-gradient of each algorithm, averaged over the tasks, each at its own θ.
+
+    Args:
+        kind: a name in :data:`pullback.lab.landscapes.KINDS`.
+        steps: one of :data:`STEPS`.
+        thetas: a θ for each algorithm.
+        strength: λ of iMAML; the others have none.
+
+    Returns:
+        The directions, losses and iMAML's verdicts.
+    """
+    found = _arrows(
+        steps,
+        jnp.asarray(thetas, jnp.float32),
+        jnp.asarray(strength, jnp.float32),
+        stacked(kind),
+    )
+    gradients, losses, codes, products = jax.device_get(found)
+    # In double precision the length of a gradient does not overflow before the gradient does.
+    gradients, losses = np.asarray(gradients, float), np.asarray(losses, float)
+    return Arrows(gradients, losses, codes, int(products))
+
+
+def angles(gradients: Float[np.ndarray, "4 2"]) -> Float[np.ndarray, "4 4"]:
+    """The angle between each two directions in degrees; NaN where one has no length."""
+    sizes = np.linalg.norm(gradients, axis=1, keepdims=True)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        units = gradients / sizes
+    return np.degrees(np.arccos(np.clip(units @ units.T, -1.0, 1.0)))
+
+
+def cost(name: str, steps: int, products: int) -> Cost:
+    """What one meta-gradient of one task costs.
+
+    Args:
+        name: the algorithm.
+        steps: inner steps.
+        products: Hessian-vector products that iMAML's linear solve used.
+
+    Returns:
+        The counts. iMAML needs one more gradient at φ, to linearise there.
+    """
+    outer = 0 if name == "reptile" else 1
+    back = {"maml": steps, "imaml": products}.get(name, 0)
+    extra = 1 if name == "imaml" else 0
+    return Cost(steps + outer + extra, back, _kept(name, steps))
+
+
+@functools.cache
+def _kept(name: str, steps: int) -> float:
+    """Numbers a parameter that JAX keeps for the way back: through all steps, or through none."""
+    if name in ("fomaml", "reptile"):
+        return 0.0
+    task, theta = landscapes.tasks("valley", 1)[0], jnp.zeros(2)
+
+    def through_steps(start: Point) -> Point:
+        problem = InnerProblem(landscapes.loss, task.support, start, None)
+        return run(GradientDescent(steps, INNER_RATE), problem, start, jax.random.key(0)).phi
+
+    def at_the_end(phi: Point) -> Point:
+        return InnerProblem(landscapes.loss, task.support, theta, None).loss_gradient(phi)
+
+    _, back = jax.vjp(through_steps if name == "maml" else at_the_end, theta)
+    return sum(jnp.size(leaf) for leaf in jax.tree.leaves(back)) / theta.size
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def _outer(
+    steps: int | None, thetas: Float[Array, "n 2"], strength: Float[Array, ""], tasks: Task
+) -> Float[Array, " n"]:
+    def at(theta: Point, task: Task) -> Float[Array, ""]:
+        if steps is None:
+            # No curvature of a landscape is above 4 where the figure shows it.
+            solver = eqx.tree_at(
+                lambda s: s.learning_rate, GradientDescent(60), 1.0 / (4.0 + strength)
+            )
+            algorithm = algorithms.imaml(landscapes.loss, strength=strength, solver=solver)
+        else:
+            algorithm = make("maml", steps, None)
+        phi, _ = algorithm.adapt(theta, task.support, jax.random.key(0))
+        return landscapes.loss(phi, task.query)
+
+    each = jax.vmap(jax.vmap(at, (None, 0)), (0, None))
+    return each(thetas, tasks).mean(axis=1)
+
+
+def outer_loss(
+    kind: str, strength: float, axis: Float[np.ndarray, " n"], steps: int | None = None
+) -> Float[np.ndarray, "n n"]:
+    """The outer loss over a grid of θ: the mean query loss after adaptation from there.
+
+    Args:
+        kind: a name in :data:`pullback.lab.landscapes.KINDS`.
+        strength: λ.
+        axis: the coordinates along both axes.
+        steps: after so many plain gradient steps, as MAML has it; None for φ*(θ), as iMAML does.
+
+    Returns:
+        A row has one second coordinate.
+    """
+    first, second = np.meshgrid(axis, axis)
+    points = np.stack([first.ravel(), second.ravel()], axis=1)
+    found = _outer(steps, jnp.asarray(points), jnp.asarray(strength, jnp.float32), stacked(kind))
+    return np.asarray(found).reshape(first.shape)

@@ -1,0 +1,318 @@
+"""The few-shot game: who plays, what a drawing looks like to a network, and what it answers."""
+
+import functools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, UInt8
+
+from pullback.algorithms import imaml
+from pullback.core import results
+from pullback.core.errors import InputError, NumericalError
+from pullback.core.results import Verdict
+from pullback.core.trees import Params
+from pullback.lab.background import Shelf
+from pullback.lab.rooms.runs.run_reading import Reading
+from pullback.meta import training
+from pullback.models import Conv4, cross_entropy
+from pullback.runs import build, checkpoint
+from pullback.runs.config import RunConfig, resolve
+from pullback.runs.folder import Run
+from pullback.solvers import LBFGS
+from pullback.tasks import ImageSet, load_glyphs
+from pullback.tasks.images import SIDE, shrink
+
+CLASSES = 5
+PENS = {"glyphs": 3.0, "omniglot": 1.6}
+"""How wide a stroke is in each data set, in pixels of 28: twice the ink over its outline."""
+
+SMALL = {
+    "data": {"dataset": "glyphs", "queries": 5},
+    "model": {"width": 16, "groups": 4},
+    "algorithm": {"name": "imaml", "inner_steps": 8},
+    "training": {"steps": 300, "tasks_per_step": 4, "learning_rate": 4e-3},
+}
+"""The model that is trained here where no run is given, as ``pullback train`` takes settings."""
+
+_FINE = 8
+_MOST_POINTS = 4000
+# The longer side of the median character of both data sets, in pixels of 28.
+_LONGEST = 19.0
+_MOST_ENLARGED = 2.5
+
+
+@dataclass(frozen=True, eq=False)
+class Player:
+    """A meta-trained network that plays.
+
+    Args:
+        title: what a person reads.
+        config: how it was trained.
+        theta: its initialisation.
+        images: characters to draw rounds from, none of which it was trained on.
+        facts: what is known about its training.
+    """
+
+    title: str
+    config: RunConfig
+    theta: Any
+    images: ImageSet
+    facts: dict[str, Any]
+
+    @property
+    def classes(self) -> int:
+        """How many classes a round with it has."""
+        return min(CLASSES, self.config.data.ways or CLASSES)
+
+    @property
+    def pen(self) -> float:
+        """How wide its data set's strokes are, in pixels of 28."""
+        return PENS.get(self.config.data.dataset, 2.2)
+
+
+def small_config(given: Any = None) -> RunConfig:
+    """The settings of the small model."""
+    return resolve(SMALL if given is None else given)
+
+
+def train_small(
+    tell: Callable[[int, float], None],
+    config: RunConfig,
+    cache_dir: str | None = None,
+) -> Player:
+    """Meta-train the small model on glyphs, or find it where it was kept.
+
+    Args:
+        tell: gets the meta-steps done and the seconds since the start, again and again; what it
+            raises ends the training.
+        config: its settings.
+        cache_dir: folder of the cache; None for the user's.
+
+    Returns:
+        The player; its facts are ``seconds``, ``steps``, ``accuracy`` on unseen classes and its
+        95 % ``interval``, and ``fresh``.
+    """
+    images = load_glyphs(cache_dir=cache_dir)
+    built = build.build(config, images=images)
+    place = Shelf("game", config.to_dict(), built.params, cache_dir)
+    kept = place.get()
+    if kept is None:
+        began = time.perf_counter()
+        tell(0, 0.0)
+        settings = config.training
+        key = jax.random.key(settings.seed)
+        # Nobody looks at the certificate here, and it takes time to compile.
+        algorithm = imaml(
+            built.loss,
+            strength=config.algorithm.strength,
+            solver=LBFGS(config.algorithm.inner_steps),
+            certify=None,
+        )
+        result = training.train(
+            algorithm,
+            built.params,
+            built.tasks("train"),
+            steps=settings.steps,
+            key=jax.random.fold_in(key, build.TRAIN),
+            tasks_per_step=settings.tasks_per_step,
+            optimizer=built.optimizer,
+            on_block=lambda state, _: tell(int(state.step), time.perf_counter() - began),
+            block_seconds=0.5,
+        )
+        scores = build.evaluate_theta(built, result.theta, built.tasks("test"), count=100, seed=0)
+        facts = {"seconds": time.perf_counter() - began, "steps": settings.steps}
+        facts |= {"accuracy": scores.mean, "interval": scores.interval}
+        kept = place.put(result.theta, facts)
+    assert built.split is not None
+    unseen = images.select(built.split.test)
+    facts = kept.facts | {"fresh": kept.fresh}
+    return Player("a small model trained here", config, kept.arrays, unseen, facts)
+
+
+def usable(readings: Sequence[Reading]) -> list[Reading]:
+    """The runs that can play: whole ones on images, with a checkpoint."""
+    return [
+        reading
+        for reading in readings
+        if not reading.trouble
+        and reading.config is not None
+        and reading.config.data.ways is not None
+        and checkpoint.steps(reading.folder / "checkpoints")
+    ]
+
+
+def load_run(reading: Reading, cache_dir: str | None = None) -> Player:
+    """A run's best checkpoint as a player.
+
+    Args:
+        reading: one of :func:`usable`.
+        cache_dir: folder of the glyphs' cache; None for the user's.
+
+    Returns:
+        The player. Rounds are drawn from glyphs, of the run's test classes if it is on glyphs.
+
+    Raises:
+        InputError: if the run or its checkpoint cannot be read.
+    """
+    run = Run.open(reading.folder)
+    built = build.assemble(run.config, run.split, None)
+    if not isinstance(built.model, Conv4):
+        raise InputError(f"The run {reading.name!r} is not on images", allowed="runs on images")
+    step = checkpoint.find(run.checkpoints, "best")
+    theta = checkpoint.restore(run.checkpoints, built.fresh_state(), step).theta
+    images = load_glyphs(cache_dir=cache_dir)
+    if run.config.data.dataset == images.name and run.split is not None:
+        images = images.select(run.split.test)
+    return Player(reading.name, run.config, theta, images, {"step": step})
+
+
+def ink(strokes: Sequence[Any], pen: float) -> UInt8[np.ndarray, "28 28"]:
+    """A drawing as the data sets have it: centred, as large and as thick as theirs.
+
+    Args:
+        strokes: lists of points (x, y) from 0 to 1, y downward; anything else in them is left out.
+        pen: width of a stroke in pixels of the result.
+
+    Returns:
+        Grey values, 255 = ink; all 0 without a stroke.
+    """
+    from PIL import Image, ImageDraw
+
+    lines = [line for line in map(_points, strokes[:_MOST_POINTS]) if len(line)]
+    if not lines:
+        return np.zeros((SIDE, SIDE), np.uint8)
+    everything = np.concatenate(lines)
+    low, high = everything.min(0), everything.max(0)
+    longest = float(np.max(high - low))
+    # A dot is to stay a dot.
+    scale = min((_LONGEST - pen) / (SIDE * longest), _MOST_ENLARGED) if longest > 0 else 1.0
+    side = _FINE * SIDE
+    sheet = Image.new("L", (side, side))
+    brush, radius = ImageDraw.Draw(sheet), 0.5 * pen * _FINE
+    for line in lines:
+        places = side * (0.5 + scale * (line - (low + high) / 2))
+        if len(places) > 1:
+            brush.line([tuple(p) for p in places.tolist()], 255, round(2 * radius), "curve")
+        for x, y in places.tolist():
+            brush.ellipse((x - radius, y - radius, x + radius, y + radius), 255)
+    return shrink(sheet)
+
+
+def _points(stroke: Any) -> Float[np.ndarray, "n 2"]:
+    """What of a stroke is points, inside the canvas."""
+    if not isinstance(stroke, list | tuple):
+        return np.zeros((0, 2))
+    kept = []
+    for point in stroke[:_MOST_POINTS]:
+        try:
+            x, y = (float(value) for value in point)
+        except (TypeError, ValueError, OverflowError):
+            continue
+        if math.isfinite(x) and math.isfinite(y):
+            kept.append((min(max(x, 0.0), 1.0), min(max(y, 0.0), 1.0)))
+    return np.asarray(kept).reshape(-1, 2)
+
+
+class Round(NamedTuple):
+    """One round: an example of each class, a query, and which class it is of.
+
+    Args:
+        support: the examples.
+        query: the picture to name.
+        label: its class.
+    """
+
+    support: UInt8[np.ndarray, "classes 28 28"]
+    query: UInt8[np.ndarray, "28 28"]
+    label: int
+
+
+def draw_round(images: ImageSet, classes: int, seed: Sequence[int]) -> Round:
+    """Classes of one script where it has enough of them, which makes a round harder.
+
+    Args:
+        images: to draw from.
+        classes: how many.
+        seed: the same seed gives the same round.
+
+    Returns:
+        The round.
+    """
+    rng = np.random.default_rng(seed)
+    groups = np.asarray(images.groups)
+    home = groups[rng.integers(len(groups))]
+    near, far = np.flatnonzero(groups == home), np.flatnonzero(groups != home)
+    rows = np.concatenate([rng.permutation(near), rng.permutation(far)])[:classes]
+    rows = rng.permutation(rows)
+    label = int(rng.integers(classes))
+    examples = [rng.choice(images.images.shape[1], 2, replace=False) for _ in rows]
+    support = np.stack([images.images[r, e[0]] for r, e in zip(rows, examples, strict=True)])
+    return Round(support, images.images[rows[label], examples[label][1]], label)
+
+
+class Answer(NamedTuple):
+    """What a player says.
+
+    Args:
+        probabilities: of each class.
+        residual: relative residual of the inner problem it solved.
+        seconds: how long that took.
+    """
+
+    probabilities: Float[np.ndarray, " classes"]
+    residual: float
+    seconds: float
+
+
+@functools.lru_cache(maxsize=8)
+def _program(config: RunConfig, classes: int) -> Callable[..., Any]:
+    built = build.assemble(config, None, None)
+    model = built.model
+    assert isinstance(model, Conv4)
+
+    def apply(params: Params, x: Array) -> Array:
+        # Outputs beyond the classes at hand take no part.
+        return model.apply(params, x)[:, :classes]
+
+    algorithm = build.make_algorithm(config, cross_entropy(apply))
+
+    @jax.jit
+    def answer(theta: Any, x: Array, y: Int[Array, " n"], query: Array) -> Any:
+        phi, report = algorithm.adapt(theta, (x, y), jax.random.key(0))
+        return jax.nn.softmax(apply(phi, query)[0]), report
+
+    return answer
+
+
+def answer(
+    player: Player,
+    support: UInt8[np.ndarray, "classes 28 28"],
+    query: UInt8[np.ndarray, "28 28"],
+) -> Answer:
+    """Adapt to one example of each class, and say which class the query is of.
+
+    Args:
+        player: who answers.
+        support: the examples.
+        query: the picture to name.
+
+    Returns:
+        The answer.
+
+    Raises:
+        NumericalError: if adaptation left the finite numbers.
+    """
+    began = time.perf_counter()
+    x, q = (jnp.asarray(part, jnp.float32)[..., None] / 255.0 for part in (support, query[None]))
+    labels = jnp.arange(len(support), dtype=jnp.int32)
+    found, report = _program(player.config, len(support))(player.theta, x, labels, q)
+    probabilities = np.asarray(found, float)
+    if int(report.code) == Verdict.NOT_FINITE or not np.isfinite(probabilities).all():
+        raise NumericalError(f"Adaptation failed: {results.message(Verdict.NOT_FINITE)}.")
+    return Answer(probabilities, float(report.inner_residual), time.perf_counter() - began)

@@ -1,0 +1,143 @@
+"""Adapt to many new tasks, score each on its query set, and say how sure the mean is."""
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from pullback.algorithms.base import MetaAlgorithm, Theta
+from pullback.core.errors import InputError
+from pullback.core.results import Verdict
+from pullback.core.trees import Params
+from pullback.meta import multihost, parallel
+from pullback.tasks.base import TaskDistribution
+
+Metric = Callable[[Params, PyTree[Any]], Float[Array, ""]]
+"""``metric(phi, query) -> scalar``."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores over many tasks.
+
+    Args:
+        scores: one score per task.
+        inner_residuals: relative stationarity residual per task, as in ``Report``.
+        codes: a code of :mod:`pullback.core.results` per task.
+    """
+
+    scores: np.ndarray
+    inner_residuals: np.ndarray
+    codes: np.ndarray
+
+    @property
+    def mean(self) -> float:
+        """The mean score."""
+        return float(np.mean(self.scores))
+
+    @property
+    def interval(self) -> float:
+        """Half the width of the 95 % confidence interval of the mean (normal, over tasks)."""
+        if len(self.scores) < 2:
+            return float("nan")
+        with np.errstate(invalid="ignore"):
+            return float(1.96 * np.std(self.scores, ddof=1) / len(self.scores) ** 0.5)
+
+    @property
+    def failed(self) -> int:
+        """How many tasks ended with a number that is not finite."""
+        return int(np.sum(self.codes == Verdict.NOT_FINITE))
+
+    def records(self) -> list[dict[str, float | int]]:
+        """One record per task."""
+        rows = zip(self.scores, self.inner_residuals, self.codes, strict=True)
+        return [
+            {"task": i, "score": float(s), "inner_residual": float(r), "code": int(c)}
+            for i, (s, r, c) in enumerate(rows)
+        ]
+
+
+def evaluate(
+    algorithm: MetaAlgorithm,
+    theta: Theta,
+    tasks: TaskDistribution,
+    *,
+    metric: Metric,
+    key: PRNGKeyArray,
+    count: int = 600,
+    block: int = 100,
+    on_block: Callable[[int], None] | None = None,
+    strategy: str = "auto",
+    devices: int | None = None,
+) -> Evaluation:
+    """Adapt to ``count`` tasks on their support sets, and score each on its query set.
+
+    Task ``i`` is drawn with ``fold_in(key, i)``: the same key gives the same tasks.
+
+    Args:
+        algorithm: whose ``adapt`` is used.
+        theta: what was meta-learned.
+        tasks: where tasks come from.
+        metric: ``metric(phi, query) -> scalar``.
+        key: for episodes and solvers.
+        count: number of tasks.
+        block: tasks per dispatch.
+        on_block: called with the number of tasks done after each dispatch.
+        strategy: a name in :data:`pullback.meta.parallel.STRATEGIES`.
+        devices: the most devices of each process to spread tasks over; all if None.
+
+    Returns:
+        The scores, residuals and codes of all tasks.
+
+    Raises:
+        InputError: if ``count`` is not positive.
+    """
+    if count < 1:
+        raise InputError(f"evaluate(count={count!r})", allowed="whole numbers from 1")
+    most = parallel.count_devices(devices) * multihost.count()
+    # Every block has the same size, so that one program serves all; what exceeds is dropped.
+    block = min(block, -(-count // most) * most)
+    block = max(1, block // most) * most
+    mesh = parallel.task_mesh(block, devices)
+    theta, tasks, key = parallel.replicate((theta, tasks, key), mesh)
+    strategy = parallel.find_strategy(strategy)
+    parts = []
+    for first in range(0, count, block):
+        numbers = jnp.arange(first, first + block)
+        part = _evaluate_block(
+            theta,
+            tasks,
+            key,
+            numbers,
+            algorithm=algorithm,
+            metric=metric,
+            strategy=strategy,
+            mesh=mesh,
+        )
+        parts.append(jax.tree.map(np.asarray, part))
+        if on_block is not None:
+            on_block(min(first + block, count))
+    columns = (np.concatenate(column)[:count] for column in zip(*parts, strict=True))
+    return Evaluation(*columns)
+
+
+@functools.partial(jax.jit, static_argnames=("algorithm", "metric", "strategy", "mesh"))
+def _evaluate_block(theta, tasks, key, numbers, *, algorithm, metric, strategy, mesh):
+    # So that it is traced once only; see ``training``.
+    @jax.jit
+    def one_task(shared, number):
+        theta, tasks, key = shared
+        episode_key, solver_key = jax.random.split(jax.random.fold_in(key, number))
+        task = tasks.sample(episode_key)
+        phi, report = algorithm.adapt(theta, task.support, solver_key)
+        score = metric(phi, task.query)
+        code = jnp.where(jnp.isfinite(score), report.code, Verdict.NOT_FINITE)
+        return (), (score, report.inner_residual, code)
+
+    _, stacked = parallel.over_tasks(one_task, (theta, tasks, key), numbers, strategy, mesh)
+    return parallel.gathered(stacked, mesh)

@@ -1,0 +1,372 @@
+"""The meta-training loop: tasks in, a meta-gradient averaged over them, an Optax step."""
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+from pullback.algorithms import Learned
+from pullback.algorithms.base import MetaAlgorithm, Theta
+from pullback.core import results, trees
+from pullback.core.errors import InputError, NumericalError, unknown_name
+from pullback.core.results import Verdict
+from pullback.meta import autotune, multihost, parallel
+from pullback.tasks.base import TaskDistribution
+
+BLOCK = 256
+"""The most meta-steps in one dispatch."""
+
+HYPER_LEARNING_RATE = 1e-2
+"""Of log Λ and log η: over a thousand meta-steps they can change by a factor of e⁵."""
+
+
+class TrainState(eqx.Module):
+    """All that the next meta-step needs.
+
+    Args:
+        step: meta-steps done.
+        theta: what is meta-learned.
+        optimizer_state: the outer optimiser's state.
+    """
+
+    step: Int[Array, ""]
+    theta: Theta
+    optimizer_state: PyTree[Any]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Some meta-steps that ran in one dispatch; each array has one entry a step.
+
+    Args:
+        first: number of the first of these steps, from 1.
+        seconds: wall time of the block, compilation included in the first.
+        metrics: by name: ``loss`` (query loss, mean over tasks), ``inner_residual`` and
+            ``linear_residual`` (means), ``linear_steps`` (mean), ``smallest_curvature`` and
+            ``largest_curvature`` (extremes over tasks), ``inner_error`` and ``linear_error``
+            (the estimated relative errors of the tasks' meta-gradients, means over the tasks that
+            have them, NaN without any), ``strength_factor`` (mean), ``gradient_norm``, and
+            ``flagged`` (tasks with a code other than OK).
+        codes: how many tasks of these steps ended with each code.
+    """
+
+    first: int
+    seconds: float
+    metrics: dict[str, np.ndarray]
+    codes: dict[int, int]
+
+    def __len__(self) -> int:
+        return len(self.metrics["loss"])
+
+
+@dataclass
+class TrainResult:
+    """What :func:`train` returns.
+
+    Args:
+        state: the state after the last step; ``state.theta`` is the meta-learned initialisation.
+        history: every step's metrics, as in :class:`Block`.
+        stopped: whether a callback ended the run early.
+    """
+
+    state: TrainState
+    history: dict[str, np.ndarray] = field(default_factory=dict)
+    stopped: bool = False
+
+    @property
+    def theta(self) -> Theta:
+        """What was meta-learned."""
+        return self.state.theta
+
+
+def default_optimizer(
+    steps: int,
+    learning_rate: float = 2e-3,
+    clip_norm: float = 3.0,
+    hyper_learning_rate: float | None = None,
+) -> optax.GradientTransformation:
+    """Adam with a cosine decay to zero over ``steps`` meta-steps, its gradients clipped.
+
+    One task whose H + Λ is nearly singular has a meta-gradient hundreds of times the usual norm;
+    unclipped, a single one of them ends a run.
+
+    Args:
+        steps: meta-steps of the whole run.
+        learning_rate: of the parameters, at the start.
+        clip_norm: the norm to which a larger gradient is scaled down.
+        hyper_learning_rate: of log Λ and log η where θ is a ``Learned``. They then have an Adam,
+            a decay and a clipping of their own: their gradients are of another size.
+
+    Returns:
+        The optimiser.
+    """
+
+    def adam(rate: float) -> optax.GradientTransformation:
+        schedule = optax.cosine_decay_schedule(rate, steps)
+        return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(schedule))
+
+    if hyper_learning_rate is None:
+        return adam(learning_rate)
+    groups: dict[Hashable, optax.GradientTransformation] = {
+        "params": adam(learning_rate),
+        "hyper": adam(hyper_learning_rate),
+    }
+    return optax.partition(groups, _groups_of)
+
+
+def _groups_of(theta: Theta) -> Theta:
+    """The optimiser of each leaf of a ``Learned``, by name."""
+    if not isinstance(theta, Learned):
+        raise InputError(
+            f"hyper_learning_rate was given, but θ is a {type(theta).__name__}",
+            allowed="a Learned, as learned_imaml trains it",
+        )
+    labels = jax.tree.map(lambda _: "hyper", theta)
+    return dataclasses.replace(labels, params=jax.tree.map(lambda _: "params", theta.params))
+
+
+def start(
+    algorithm: MetaAlgorithm, params: trees.Params, optimizer: optax.GradientTransformation
+) -> TrainState:
+    """The state before the first meta-step."""
+    theta = algorithm.init(params)
+    return TrainState(jnp.zeros((), jnp.int32), theta, optimizer.init(theta))
+
+
+def train(
+    algorithm: MetaAlgorithm,
+    params: trees.Params,
+    tasks: TaskDistribution,
+    *,
+    steps: int,
+    key: PRNGKeyArray,
+    tasks_per_step: int = 8,
+    optimizer: optax.GradientTransformation | None = None,
+    state: TrainState | None = None,
+    on_block: Callable[[TrainState, Block], bool | None] | None = None,
+    block_ends: int = 100,
+    block_seconds: float = 1.0,
+    on_bad_verdict: str = "warn",
+    strategy: str = "auto",
+    devices: int | None = None,
+    on_choice: Callable[[autotune.Choice], None] | None = None,
+) -> TrainResult:
+    """Meta-train: average the meta-gradient over tasks, take an optimiser step, repeat.
+
+    Step ``i`` draws its tasks with ``fold_in(key, i)``, so a resumed run sees the same episodes
+    as an uninterrupted one, and two algorithms with the same key see the same as each other.
+
+    Args:
+        algorithm: from ``pb.imaml(...)`` and its kin.
+        params: the model's parameters; ignored if ``state`` is given.
+        tasks: where tasks come from; its arrays stay on the devices.
+        steps: meta-steps in all, those of ``state`` included.
+        key: for episodes and solvers.
+        tasks_per_step: tasks that one meta-gradient averages.
+        optimizer: an Optax optimiser; :func:`default_optimizer` if None, with 1e-2 for what a
+            ``Learned`` holds beside the parameters.
+        state: where to go on from.
+        on_block: called with the state and the metrics after each block of steps, on the host;
+            training ends early if it returns True.
+        block_ends: a block always ends where the step is a multiple of this.
+        block_seconds: about how long a block takes, in seconds.
+        on_bad_verdict: a name in :data:`pullback.core.results.POLICIES`.
+        strategy: a name in :data:`pullback.meta.parallel.STRATEGIES`.
+        devices: the most devices of each process to spread tasks over; all if None.
+        on_choice: told what was chosen where ``strategy`` is ``"measure"``.
+
+    Returns:
+        The final state and the metrics of every step.
+
+    Raises:
+        InputError: for numbers that are not positive, an unknown policy or strategy, or more
+            processes than can share the tasks evenly.
+        NumericalError: when a task's loss or gradient is NaN or infinite, or its verdict is bad
+            and the policy is ``"raise"``; names the step and the task, and leaves the state
+            passed to the last ``on_block`` as the last good one.
+    """
+    for name, number in (("steps", steps), ("tasks_per_step", tasks_per_step)):
+        if not isinstance(number, int) or number < 1:
+            raise InputError(f"train({name}={number!r})", allowed="whole numbers from 1")
+    if on_bad_verdict not in results.POLICIES:
+        raise unknown_name("policy", on_bad_verdict, results.POLICIES)
+    if optimizer is None:
+        theta = algorithm.init(params) if state is None else state.theta
+        rate = HYPER_LEARNING_RATE if isinstance(theta, Learned) else None
+        optimizer = default_optimizer(steps, hyper_learning_rate=rate)
+    mesh = parallel.task_mesh(tasks_per_step, devices)
+    begin: TrainState = start(algorithm, params, optimizer) if state is None else state
+    tasks, now, key = parallel.replicate((tasks, begin, key), mesh)
+    run_block = functools.partial(
+        _run_block,
+        algorithm=algorithm,
+        optimizer=optimizer,
+        tasks_per_step=tasks_per_step,
+        policy=on_bad_verdict,
+        mesh=mesh,
+    )
+    if strategy == "measure":
+        rivals = parallel.rivals(tasks_per_step // mesh.size)
+        measure = functools.partial(_time_strategy, run_block, (now, tasks, key))
+        choice = autotune.choose(rivals, measure, steps - int(now.step))
+        strategy = choice.strategy
+        if on_choice is not None:
+            on_choice(choice)
+    run_block = functools.partial(run_block, strategy=parallel.find_strategy(strategy))
+    result, blocks, pace = TrainResult(now), [], None
+    done, stop = int(now.step), False
+    while done < steps:
+        until_end = block_ends - done % block_ends
+        # The first block is one step long: it compiles, the second one sets the pace.
+        wanted = 1 if pace is None else max(1, int(block_seconds / pace))
+        size = min(wanted, until_end, steps - done, BLOCK)
+        # Time passes differently in every process, but all must run the same blocks.
+        stop, size = multihost.agree(stop, size)
+        if stop:
+            break
+        began = time.perf_counter()
+        now, record, finished = run_block(now, tasks, key, jnp.asarray(size))
+        finished = int(finished)
+        seconds = time.perf_counter() - began
+        pace = seconds / size if blocks else (pace or 1e9)
+        _check_verdicts(record, done, finished, on_bad_verdict)
+        block = _summarise(record, done, finished, seconds)
+        blocks.append(block)
+        done += finished
+        result.state = now
+        stop = on_block is not None and bool(on_block(now, block))
+    result.stopped = stop
+    names = blocks[0].metrics if blocks else {}
+    result.history = {n: np.concatenate([b.metrics[n] for b in blocks]) for n in names}
+    return result
+
+
+def _time_strategy(run_block, start, strategy: str) -> autotune.Timing:
+    def seconds(size: int) -> float:
+        began = time.perf_counter()
+        jax.block_until_ready(run_block(*start, jnp.asarray(size), strategy=strategy))
+        return time.perf_counter() - began
+
+    compilation, one = seconds(1), seconds(1)
+    # Long enough for the clock; all processes must run as many.
+    size = multihost.agree(False, min(BLOCK, int(0.3 / one) + 1))[1]
+    return autotune.Timing(compilation, seconds(size) / size)
+
+
+@functools.partial(
+    jax.jit,
+    static_argnames=("algorithm", "optimizer", "tasks_per_step", "policy", "strategy", "mesh"),
+)
+def _run_block(
+    state, tasks, key, size, *, algorithm, optimizer, tasks_per_step, policy, strategy, mesh
+):
+    """Up to ``size`` meta-steps; stops before the update where the policy says so."""
+
+    # Compiled as if it were not there; its trace, the most of a start, is remembered.
+    @jax.jit
+    def one_task(shared, task_key):
+        theta, tasks = shared
+        episode_key, solver_key = jax.random.split(task_key)
+        task = tasks.sample(episode_key)
+        value, gradient, info = algorithm.meta_gradient(theta, task, solver_key)
+        finite = jnp.isfinite(value) & trees.all_finite(gradient)
+        code = jnp.where(finite, info.code, Verdict.NOT_FINITE)
+        info = eqx.tree_at(lambda i: i.code, info, code)
+        used = code == Verdict.OK if policy == "skip" else jnp.asarray(True)
+        if policy == "skip":
+            gradient = trees.where(used, gradient, trees.zeros_like(gradient))
+        # What decides whether to go on travels with the gradient: one message, not two.
+        counts = jnp.stack([used, _stops(code, policy)]).astype(jnp.float32)
+        return (gradient, counts), (value, info)
+
+    def one_step(state):
+        step_key = jax.random.fold_in(key, state.step)
+        task_keys = jax.vmap(lambda i: jax.random.fold_in(step_key, i))(jnp.arange(tasks_per_step))
+        (total, counts), (values, infos) = parallel.over_tasks(
+            one_task, (state.theta, tasks), task_keys, strategy, mesh
+        )
+        used, stopping = counts
+        share = 1.0 / jnp.maximum(used, 1.0) if policy == "skip" else 1.0 / tasks_per_step
+        gradient = trees.scale(share, total)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.theta)
+        theta = optax.apply_updates(state.theta, updates)
+        # Without a single task left there is no step, not even one of the optimiser's momentum.
+        if policy == "skip":
+            theta, optimizer_state = trees.where(
+                used > 0, (theta, optimizer_state), (state.theta, state.optimizer_state)
+            )
+        new = TrainState(state.step + 1, theta, optimizer_state)
+        return new, (values, infos, trees.norm(gradient)), stopping == 0
+
+    shapes = jax.eval_shape(one_step, state)[1]
+    record = jax.tree.map(lambda x: jnp.zeros((BLOCK, *x.shape), x.dtype), shapes)
+
+    def unfinished(carry):
+        _, _, i, going = carry
+        return (i < size) & going
+
+    def advance(carry):
+        state, record, i, _ = carry
+        new, row, going = one_step(state)
+        record = jax.tree.map(lambda r, x: r.at[i].set(x), record, row)
+        return trees.where(going, new, state), record, i + 1, going
+
+    state, record, i, _ = jax.lax.while_loop(
+        unfinished, advance, (state, record, jnp.asarray(0), jnp.asarray(True))
+    )
+    return parallel.gathered((state, record, i), mesh)
+
+
+def _stops(code, policy: str):
+    return code != Verdict.OK if policy == "raise" else code == Verdict.NOT_FINITE
+
+
+def _check_verdicts(record, done: int, finished: int, policy: str) -> None:
+    values, info = jax.tree.map(lambda x: np.asarray(x)[finished - 1], record[:2])
+    stopped = np.flatnonzero(_stops(info.code, policy))
+    if not stopped.size:
+        return
+    task = stopped[0]
+    code = int(info.code[task])
+    found = f"the loss is {values[task]}"
+    if code != Verdict.NOT_FINITE:
+        found = (
+            f"the verdict is {results.label(code)} "
+            f"(inner residual {info.inner_residual[task]:.2g}, "
+            f"estimated errors {info.inner_error[task]:.2g} and {info.linear_error[task]:.2g}, "
+            f"smallest curvature {info.smallest_curvature[task]:.3g})"
+        )
+    raise NumericalError(
+        f"Meta-step {done + finished}, task {task} of {len(info.code)}: {found}, and "
+        f"{results.message(code, float(info.smallest_curvature[task]))}. θ is as it was before "
+        "this step."
+    )
+
+
+def _summarise(record, done: int, finished: int, seconds: float) -> Block:
+    values, info, norms = jax.tree.map(lambda x: np.asarray(x)[:finished], record)
+    metrics = {
+        "loss": values.mean(1),
+        "inner_residual": info.inner_residual.mean(1),
+        "linear_residual": info.linear_residual.mean(1),
+        "linear_steps": info.linear_steps.mean(1),
+        "inner_error": trees.mean_of_known(info.inner_error, 1),
+        "linear_error": trees.mean_of_known(info.linear_error, 1),
+        "smallest_curvature": info.smallest_curvature.min(1),
+        "largest_curvature": info.largest_curvature.max(1),
+        "strength_factor": info.strength_factor.mean(1),
+        "gradient_norm": norms,
+        "flagged": (info.code != Verdict.OK).sum(1),
+    }
+    numbers, counts = np.unique(info.code, return_counts=True)
+    seen = {int(n): int(c) for n, c in zip(numbers, counts, strict=True)}
+    return Block(done + 1, seconds, metrics, seen)

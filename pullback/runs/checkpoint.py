@@ -1,0 +1,251 @@
+"""Training states on disk, by Orbax: written whole or not at all, and read back bit for bit."""
+
+import contextlib
+import logging
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pullback.core.errors import InputError, StorageError
+
+
+class Stepped(Protocol):
+    """A pytree of arrays that knows its step, as the training's state does."""
+
+    @property
+    def step(self) -> Any:
+        """Meta-steps done."""
+        ...
+
+
+State = TypeVar("State", bound=Stepped)
+
+KEPT = 2
+"""How many of the last checkpoints are kept, beside the best one."""
+
+
+def save(
+    folder: Path,
+    state: Stepped,
+    *,
+    seed: int,
+    score: float | None = None,
+    higher_is_better: bool = True,
+) -> int:
+    """Save a training state; a step that is saved already is left as it is.
+
+    Args:
+        folder: the folder of all checkpoints of a run.
+        state: what to save.
+        seed: the run's seed, which with the step gives every later random number.
+        score: the validation score; None if there is none for this step.
+        higher_is_better: whether the best checkpoint is that of the highest score.
+
+    Returns:
+        The step saved.
+
+    Raises:
+        StorageError: if the disk refuses it; earlier checkpoints stand.
+    """
+    step = int(state.step)
+    # A score that is not a number cannot be ranked, and must not count as the best.
+    metrics = None if score is None or not math.isfinite(score) else {"score": float(score)}
+    tree = {"state": _arrays(state), "seed": np.asarray(seed, np.int64)}
+    try:
+        with _manager(folder, higher_is_better=higher_is_better) as manager:
+            if step in manager.all_steps():
+                return step
+            manager.save(step, args=_args().StandardSave(tree), metrics=metrics, force=True)
+    except Exception as error:
+        kept = steps(folder)
+        standing = f"the checkpoints of steps {_listed(kept)} stand" if kept else "none stands"
+        raise StorageError(
+            f"The checkpoint of step {step} could not be written to {str(folder)!r} "
+            f"({_first_line(error)}); {standing}."
+        ) from error
+    return step
+
+
+def restore(
+    folder: Path, like: State, which: str | int = "last", *, higher_is_better: bool = True
+) -> State:
+    """Read a training state back.
+
+    Args:
+        folder: the folder of all checkpoints of a run.
+        like: a state of the same structure, shapes and dtypes.
+        which: ``"last"``, ``"best"``, or a step.
+        higher_is_better: as given to :func:`save`.
+
+    Returns:
+        The state, equal to the one saved in every bit.
+
+    Raises:
+        InputError: if there is no such checkpoint, it is broken, or it is of another model.
+    """
+    step = find(folder, which, higher_is_better=higher_is_better)
+    try:
+        with _quiet():
+            import orbax.checkpoint as ocp
+
+            with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as reader:
+                tree = reader.restore(_item(folder, step).resolve())
+        leaves = jax.tree.leaves_with_path(like)
+        stored = dict(tree["state"])
+        wanted = {_key(path): leaf for path, leaf in leaves}
+        if stored.keys() != wanted.keys() or any(
+            np.shape(stored[k]) != np.shape(wanted[k]) for k in wanted
+        ):
+            raise InputError(
+                f"The checkpoint of step {step} in {str(folder)!r} is of another model",
+                remedy="Give the run's own configuration",
+            )
+    except InputError:
+        raise
+    # Orbax and TensorStore report a damaged file by many kinds of exception.
+    except Exception as error:
+        others = [other for other in steps(folder) if other != step]
+        raise InputError(
+            f"The checkpoint of step {step} in {str(folder)!r} is broken ({_first_line(error)})",
+            allowed=f"the others are of steps {_listed(others)}" if others else None,
+            remedy=f"Remove {str(folder / str(step))!r}",
+        ) from error
+    flat = [jnp.asarray(stored[_key(path)], leaf.dtype) for path, leaf in leaves]
+    return jax.tree.unflatten(jax.tree.structure(like), flat)
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of all whole checkpoints, ascending."""
+    if not folder.is_dir():
+        return []
+    # Orbax writes under another name and renames, so a bare number is a whole checkpoint.
+    found = (entry for entry in folder.iterdir() if entry.name.isdecimal() and entry.is_dir())
+    return sorted(int(entry.name) for entry in found)
+
+
+def scores(folder: Path) -> dict[int, float]:
+    """The validation score of each checkpoint that has one."""
+    import json
+
+    found = {}
+    for step in steps(folder):
+        with contextlib.suppress(OSError, ValueError, KeyError):
+            text = (folder / str(step) / "metrics" / "metrics").read_text(encoding="utf-8")
+            found[step] = float(json.loads(text)["score"])
+    return found
+
+
+def find(folder: Path, which: str | int = "last", *, higher_is_better: bool = True) -> int:
+    """The step of a checkpoint.
+
+    Args:
+        folder: the folder of all checkpoints of a run.
+        which: ``"last"``, ``"best"``, or a step.
+        higher_is_better: as given to :func:`save`.
+
+    Returns:
+        The step.
+
+    Raises:
+        InputError: if there is no such checkpoint; names those there are.
+    """
+    existing = steps(folder)
+    if not existing:
+        raise InputError(f"There is no checkpoint in {str(folder)!r}", remedy="Train first")
+    if which == "last":
+        return existing[-1]
+    if which == "best":
+        scored = scores(folder)
+        if not scored:
+            return existing[-1]
+        sign = 1 if higher_is_better else -1
+        # Of equal ones the latest, which is also the one that Orbax keeps.
+        return max(scored, key=lambda step: (sign * scored[step], step))
+    if not str(which).isdecimal() or int(which) not in existing:
+        raise InputError(
+            f"There is no checkpoint {which!r} in {str(folder)!r}",
+            allowed=f"last, best, or a step: {_listed(existing)}",
+        )
+    return int(which)
+
+
+def _item(folder: Path, step: int) -> Path:
+    return folder / str(step) / "default"
+
+
+def _key(path: Any) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def _arrays(state: Stepped) -> dict[str, np.ndarray]:
+    """A flat dictionary, which needs none of this package's classes to be read."""
+    return {_key(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(state)}
+
+
+def _args() -> Any:
+    import orbax.checkpoint as ocp
+
+    return ocp.args
+
+
+def _alone() -> Any:
+    """Where several processes train together, process 0 reads and writes without the others."""
+    from orbax.checkpoint import options
+
+    return options.MultiprocessingOptions(primary_host=0, active_processes={0})
+
+
+@contextlib.contextmanager
+def _manager(folder: Path, *, higher_is_better: bool) -> Iterator[Any]:
+    with _quiet():
+        import orbax.checkpoint as ocp
+        from orbax.checkpoint import checkpoint_managers as policies
+
+        best = policies.BestN(
+            get_metric_fn=lambda metrics: metrics["score"],
+            reverse=not higher_is_better,
+            n=1,
+            keep_checkpoints_without_metrics=False,
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        options = ocp.CheckpointManagerOptions(
+            create=False,
+            multiprocessing_options=_alone(),
+            enable_async_checkpointing=False,
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(KEPT), best]),
+            best_fn=lambda metrics: metrics["score"],
+            best_mode="max" if higher_is_better else "min",
+        )
+        with ocp.CheckpointManager(folder.resolve(), options=options) as manager:
+            yield manager
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Orbax's log lines, and without the warnings it gives about itself."""
+    loggers = [logging.getLogger(name) for name in ("absl", "orbax")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"orbax\.|tensorstore")
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.CRITICAL)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

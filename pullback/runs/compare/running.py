@@ -1,0 +1,273 @@
+"""A comparison carried out: each algorithm trained on the same episodes, and tested once."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pullback.core.errors import InputError
+from pullback.meta import parallel
+from pullback.runs import budget, build, checkpoint, folder, plots, trainer
+from pullback.runs import config as configs
+from pullback.runs.build import Experiment
+from pullback.runs.compare.choices import INNER, Choice
+from pullback.runs.compare.table import Row, make_row, markdown
+from pullback.runs.config import RunConfig
+from pullback.runs.folder import Run
+from pullback.runs.score import BASELINE, describe_normalisation, evaluate_run
+from pullback.tasks import Sinusoid
+
+MARK = "comparison.json"
+
+
+class Observer(Protocol):
+    """Whoever watches a comparison."""
+
+    def training(
+        self, score: str, steps: int, label: str = ""
+    ) -> contextlib.AbstractContextManager[trainer.OnEvent]:
+        """Entered around each training; gives the function that takes its events."""
+        ...
+
+    def counting(
+        self, label: str, total: int
+    ) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+        """Entered around each evaluation; gives the function told the number of tasks done."""
+        ...
+
+    def say(self, text: str) -> None:
+        """A remark on the way."""
+        ...
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What a comparison found.
+
+    Args:
+        score: ``"accuracy"`` or ``"mean squared error"``.
+        rows: the table.
+        finished: whether all trainings came to their end.
+        record: the same with all that belongs to it, as stored.
+    """
+
+    score: str
+    rows: tuple[Row, ...]
+    finished: bool
+    record: dict[str, Any]
+
+
+def compare(
+    planned: Mapping[str, RunConfig],
+    out: Path | str,
+    choice: Choice,
+    *,
+    seed: int = 0,
+    observer: Observer,
+    should_stop: Callable[[], bool] = lambda: False,
+    devices: int | None = None,
+) -> Comparison:
+    """Train each algorithm, test each once, and write the table and the plots.
+
+    A run that stands in ``out`` already with the same configuration is used again, or gone on
+    with if it was interrupted.
+
+    Args:
+        planned: from :func:`plan`.
+        out: the folder of the comparison; each algorithm's run is a folder in it.
+        choice: what was planned, and how it is tested.
+        seed: of the test tasks.
+        observer: shown what happens.
+        should_stop: asked during training; True ends the comparison early.
+        devices: the most devices to spread tasks over; all if None.
+
+    Returns:
+        The table.
+
+    Raises:
+        InputError: if ``out`` is in the way, or holds a run with other settings.
+        NumericalError: if a training fails.
+        StorageError: if the disk refuses a write.
+    """
+    out = Path(out)
+    _check_folder(out)
+    images = build.load_images(next(iter(planned.values())))
+    standing = {name: Run.open(out / name) for name in planned if (out / name).exists()}
+    for name, run in standing.items():
+        _check_same(name, run.config, planned[name], ignore_steps=choice.seconds_each is not None)
+    split = next((run.split for run in standing.values()), None)
+    # All are built, and so checked, before the first is trained.
+    built: dict[str, Experiment] = {}
+    for name, config in planned.items():
+        run = standing.get(name)
+        built[name] = build.build(run.config if run else config, split, images)
+        split = built[name].split
+        parallel.check_devices(built[name].config.training.tasks_per_step, devices)
+    folder.write_json(out / MARK, {"algorithms": list(planned), "inner": choice.inner})
+
+    for name in planned:
+        train = functools.partial(_train, observer=observer, should_stop=should_stop)
+        run, stopped = train(
+            out / name, standing.get(name), built, name, choice.seconds_each, devices=devices
+        )
+        standing[name] = run
+        if stopped:
+            return Comparison(built[name].score_name, (), False, {})
+
+    rows = []
+    first = next(iter(planned))
+    score = functools.partial(
+        _score, tasks=choice.tasks, seed=seed, observer=observer, devices=devices
+    )
+    if choice.baseline:
+        record = score(standing[first], built[first], baseline=True)
+        rows.append(make_row(BASELINE, built[first].config, record, None))
+    for name in planned:
+        record = score(standing[name], built[name], baseline=False)
+        rows.append(make_row(name, built[name].config, record, standing[name]))
+    ordered = {name: standing[name] for name in planned}
+    return _write(out, choice, tuple(rows), ordered, built, seed)
+
+
+def _check_folder(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{str(out)!r} is a file", remedy="Give another folder with --out")
+    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise InputError(
+            f"The folder {str(out)!r} is not empty, and holds no comparison",
+            remedy="Give another one with --out",
+        )
+
+
+def _check_same(name: str, there: RunConfig, asked: RunConfig, *, ignore_steps: bool) -> None:
+    ignored = {"training.steps"} if ignore_steps else set()
+    if asked.training.strategy == "measure":
+        # It was measured when the run began.
+        ignored.add("training.strategy")
+    for setting, before, after in configs.diff(there, asked):
+        if setting not in ignored:
+            raise InputError(
+                f"The run of {name} that stands there has {setting} = {before!r}, but {after!r} "
+                "was asked for",
+                remedy="Give another folder with --out",
+            )
+
+
+def _train(
+    folder: Path,
+    run: Run | None,
+    built: dict[str, Experiment],
+    name: str,
+    seconds_each: float | None,
+    *,
+    observer: Observer,
+    should_stop: Callable[[], bool],
+    devices: int | None,
+) -> tuple[Run, bool]:
+    resume = run is not None and bool(checkpoint.steps(run.checkpoints))
+    if run is None:
+        built[name] = budget.prepare(
+            built[name],
+            seconds_each,
+            with_overhead=False,
+            devices=devices,
+            say=lambda text: observer.say(f"{name}: {text}"),
+        )
+        run = Run.create(folder, built[name].config, built[name].split)
+    steps = run.config.training.steps
+    if resume and checkpoint.steps(run.checkpoints)[-1] == steps:
+        observer.say(f"{name}: trained already.")
+        return run, False
+    with observer.training(built[name].score_name, steps, name) as on_event:
+        outcome = trainer.train_run(
+            run,
+            built[name],
+            resume=resume,
+            on_event=on_event,
+            should_stop=should_stop,
+            devices=devices,
+        )
+    return run, outcome.stopped
+
+
+def _score(
+    run: Run,
+    built: Experiment,
+    *,
+    tasks: int,
+    seed: int,
+    baseline: bool,
+    observer: Observer,
+    devices: int | None,
+) -> dict[str, Any]:
+    label = BASELINE if baseline else f"{run.config.algorithm.name}: test tasks"
+    with observer.counting(label, tasks) as on_block:
+        return evaluate_run(
+            run,
+            tasks=tasks,
+            seed=seed,
+            baseline=baseline,
+            built=built,
+            on_block=on_block,
+            devices=devices,
+        ).record
+
+
+def _write(
+    out: Path,
+    choice: Choice,
+    rows: tuple[Row, ...],
+    trained: Mapping[str, Run],
+    built: Mapping[str, Experiment],
+    seed: int,
+) -> Comparison:
+    first = next(iter(built.values()))
+    data = first.config.data
+    what = f"{data.ways}-way {data.shots}-shot" if data.ways else f"{data.shots} points"
+    record = {
+        "dataset": data.dataset,
+        "task": what,
+        "inner": choice.inner,
+        "inner_meaning": INNER[choice.inner],
+        "score": first.score_name,
+        "normalisation": describe_normalisation(first.config),
+        "tasks": choice.tasks,
+        "seed": seed,
+        "rows": [dataclasses.asdict(row) for row in rows],
+        "versions": folder.versions(),
+    }
+    folder.write_json(out / "table.json", record)
+    folder.write_text(out / "table.md", markdown(record, rows))
+    subtitle = f"{data.dataset}, {what}; {choice.inner} inner loops"
+    plots.draw_comparison(trained, first.score_name, out / "compare.png", subtitle)
+    if isinstance(first.tasks("test"), Sinusoid):
+        _draw_adaptation(out / "adaptation.png", trained, built, seed)
+    return Comparison(first.score_name, rows, True, record)
+
+
+def _draw_adaptation(
+    path: Path, trained: Mapping[str, Run], built: Mapping[str, Experiment], seed: int
+) -> None:
+    first = next(iter(built.values()))
+    key = jax.random.key(seed)
+    # The query points of a task lie on its curve, so many of them draw it.
+    task = Sinusoid(first.config.data.shots, 400).sample(key)
+    order = np.argsort(np.asarray(task.query[0])[:, 0])
+    x, truth = np.asarray(task.query[0])[order], np.asarray(task.query[1])[order]
+    fits = []
+    for name, run in trained.items():
+        each = built[name]
+        state = checkpoint.restore(
+            run.checkpoints, each.fresh_state(), "best", higher_is_better=each.higher_is_better
+        )
+        phi, _ = jax.jit(each.algorithm.adapt)(state.theta, task.support, key)
+        fits.append(plots.Fit(name, np.asarray(each.model.apply(phi, jnp.asarray(x)))[:, 0]))
+    support = (np.asarray(task.support[0])[:, 0], np.asarray(task.support[1])[:, 0])
+    plots.draw_adaptation(x[:, 0], truth[:, 0], support, fits, path)

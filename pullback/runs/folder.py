@@ -1,0 +1,359 @@
+"""A run is a folder: its configuration, its split, what was measured, and its checkpoints."""
+
+import contextlib
+import errno
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pullback.core.errors import InputError, StorageError
+from pullback.runs import config as configs
+from pullback.runs.config import RunConfig
+from pullback.tasks import DATASETS, ClassSplit
+
+CONFIG = "config.toml"
+SPLIT = "split.json"
+METRICS = "metrics.jsonl"
+VERSIONS = "versions.json"
+PLOT = "plot.png"
+CHECKPOINTS = "checkpoints"
+EVALUATIONS = "evaluations"
+PACKAGES = ("pullback", "jax", "jaxlib", "numpy", "optax", "equinox")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, opened.
+
+    Args:
+        folder: where it is.
+        config: its settings.
+        split: its classes; None where tasks are computed and there are no classes.
+    """
+
+    folder: Path
+    config: RunConfig
+    split: ClassSplit | None
+
+    @classmethod
+    def create(cls, folder: Path | str, config: RunConfig, split: ClassSplit | None) -> "Run":
+        """Start a run in a new folder.
+
+        Args:
+            folder: must not exist yet, or be empty.
+            config: written to ``config.toml``.
+            split: written to ``split.json``.
+
+        Returns:
+            The run.
+
+        Raises:
+            InputError: if something is in the way.
+            StorageError: if the folder cannot be written.
+        """
+        folder = Path(folder)
+        check_free(folder)
+        with storage(folder, "nothing was started"):
+            folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / CONFIG, config.to_toml())
+        if split is not None:
+            write_json(folder / SPLIT, split.to_dict())
+        write_json(folder / VERSIONS, versions())
+        return cls(folder, config, split)
+
+    @classmethod
+    def open(cls, folder: Path | str) -> "Run":
+        """Open the folder of a run.
+
+        Args:
+            folder: as given to :meth:`create`.
+
+        Returns:
+            The run.
+
+        Raises:
+            InputError: if the folder is no run, or a file of it is broken.
+        """
+        folder = Path(folder)
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "does not exist"
+            raise InputError(
+                f"The run {str(folder)!r} {what}", remedy="Give the folder of a pullback run"
+            )
+        if not (folder / CONFIG).is_file():
+            raise InputError(
+                f"{str(folder)!r} is no run: {CONFIG} is missing",
+                remedy="Give the folder that pullback train wrote with --out",
+            )
+        try:
+            config = configs.from_toml(folder / CONFIG)
+        except InputError as error:
+            raise InputError(f"The run {str(folder)!r} cannot be opened: {error}") from None
+        split = None
+        if DATASETS[config.data.dataset].kind == "classification":
+            split = _read_split(folder / SPLIT)
+            if split.dataset != config.data.dataset:
+                raise InputError(
+                    f"{str(folder / SPLIT)!r} is a split of {split.dataset!r}, but the run's "
+                    f"data set is {config.data.dataset!r}"
+                )
+        return cls(folder, config, split)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of its checkpoints."""
+        return self.folder / CHECKPOINTS
+
+    @property
+    def plot(self) -> Path:
+        """The picture of its curves."""
+        return self.folder / PLOT
+
+    def append(self, *records: Mapping[str, Any]) -> None:
+        """Add lines to the metrics; numbers that are not finite are left out.
+
+        Raises:
+            StorageError: if the disk refuses it.
+        """
+        lines = (json.dumps(finite(record), ensure_ascii=False) + "\n" for record in records)
+        with (
+            storage(self.folder / METRICS, "the lines before it are whole"),
+            (self.folder / METRICS).open("a", encoding="utf-8") as stream,
+        ):
+            stream.write("".join(lines))
+
+    def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
+        """The lines of the metrics; a last one that a crash cut short is passed over.
+
+        Args:
+            kind: only lines of this kind; all if None.
+
+        Returns:
+            One dictionary a line.
+
+        Raises:
+            InputError: if a line that is not the last is broken.
+        """
+        path = self.folder / METRICS
+        if not path.is_file():
+            return []
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        records = []
+        for number, line in enumerate(lines, start=1):
+            if not line:
+                continue
+            try:
+                record = json.loads(line)
+                if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+                    raise ValueError
+            except ValueError:
+                # Only the last line can have been cut, and then no line break follows it.
+                if number == len(lines):
+                    break
+                raise InputError(
+                    f"Line {number} of {str(path)!r} is broken",
+                    remedy="Remove that line, or start a new run",
+                ) from None
+            records.append(record)
+        return [r for r in records if kind is None or r.get("kind") == kind]
+
+    def best_validation(self, *, higher_is_better: bool) -> dict[str, Any]:
+        """The line of the best validation so far; empty if there is none."""
+        sign = 1 if higher_is_better else -1
+        lines = [line for line in self.metrics("validation") if "mean" in line]
+        # Of equal ones the latest, as with checkpoints.
+        return max(lines, key=lambda line: (sign * line["mean"], line["step"]), default={})
+
+    def rewind(self, step: int) -> None:
+        """Drop the metrics beyond a step, and a last line that was cut.
+
+        Raises:
+            StorageError: if the disk refuses it.
+        """
+        kept = [r for r in self.metrics() if r["step"] <= step]
+        lines = [json.dumps(r, ensure_ascii=False) + "\n" for r in kept]
+        write_text(self.folder / METRICS, "".join(lines))
+
+    def store_evaluation(self, name: str, record: Mapping[str, Any]) -> Path:
+        """Write the result of an evaluation.
+
+        Returns:
+            The file written.
+
+        Raises:
+            StorageError: if the disk refuses it.
+        """
+        path = self.folder / EVALUATIONS / f"{name}.json"
+        write_json(path, record)
+        return path
+
+    def evaluations(self) -> dict[str, dict[str, Any]]:
+        """The results of its evaluations, by name.
+
+        Raises:
+            InputError: if a file is broken.
+        """
+        paths = sorted((self.folder / EVALUATIONS).glob("*.json"))
+        return {path.stem: read_json(path) for path in paths}
+
+    def versions(self) -> dict[str, str]:
+        """The versions it was trained with.
+
+        Raises:
+            InputError: if the file is broken.
+        """
+        path = self.folder / VERSIONS
+        return read_json(path) if path.is_file() else {}
+
+
+def versions() -> dict[str, str]:
+    """The versions of what a run's numbers depend on."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found | {"platform": platform.platform()}
+
+
+def check_free(
+    folder: Path | str,
+    remedy: str = "Give another one with --out, or go on with that run by --resume",
+) -> None:
+    """A new run needs a folder of its own.
+
+    Args:
+        folder: must not exist yet, or be empty.
+        remedy: what to do if it is not.
+
+    Raises:
+        InputError: if the folder holds something, or is a file.
+    """
+    folder = Path(folder)
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"The folder {str(folder)!r} is not empty",
+            remedy=remedy,
+        )
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{str(folder)!r} is a file", remedy="Give another folder with --out")
+
+
+@contextlib.contextmanager
+def storage(path: Path, standing: str) -> Iterator[None]:
+    """Turn a refusal of the disk into an error that says what stands.
+
+    Args:
+        path: what is being written.
+        standing: what is still whole.
+
+    Raises:
+        StorageError: in place of any OSError.
+    """
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
+        advice = {
+            errno.ENOSPC: " Free some space, then go on with --resume.",
+            errno.EACCES: " Look at the folder's permissions.",
+            errno.EROFS: " Write to another disk.",
+        }.get(error.errno or 0, "")
+        raise StorageError(
+            f"{str(path)!r} could not be written ({why}); {standing}.{advice}"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file as a whole or not at all.
+
+    Raises:
+        StorageError: if the disk refuses it.
+    """
+    write_with(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_with(path: Path, write: Callable[[Path], Any]) -> None:
+    """Have a function write a file, and put it in place only when it is whole.
+
+    Args:
+        path: the file.
+        write: called with the temporary file to write, which has the same suffix.
+
+    Raises:
+        StorageError: if the disk refuses it.
+    """
+    standing = "what stood there before is whole" if path.exists() else "nothing was written"
+    with storage(path, standing):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(
+            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
+        )
+        os.close(handle)
+        temporary = Path(name)
+        try:
+            write(temporary)
+            temporary.chmod(0o644)
+            # Called by this name so that a test can make it fail.
+            os.replace(temporary, path)  # noqa: PTH105
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+
+
+def write_json(path: Path, record: Mapping[str, Any]) -> None:
+    """Write a JSON document as a whole or not at all; numbers that are not finite are left out.
+
+    Raises:
+        StorageError: if the disk refuses it.
+    """
+    write_text(path, json.dumps(finite(record), indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file.
+
+    Raises:
+        InputError: if the file is missing or holds anything else.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"The file {str(path)!r} is missing") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"The file {str(path)!r} is broken: {error}") from None
+    if not isinstance(record, dict):
+        raise InputError(f"The file {str(path)!r} is broken: it holds no JSON object")
+    return record
+
+
+def _read_split(path: Path) -> ClassSplit:
+    stored = read_json(path)
+    try:
+        return ClassSplit.from_dict(stored)
+    except InputError as error:
+        raise InputError(f"The file {str(path)!r} is broken: {error}") from None
+
+
+def finite(value: Any) -> Any:
+    """The same without numbers that JSON has no word for; in a list they become None."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items() if not _is_odd(item)}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if _is_odd(value) else value
+
+
+def _is_odd(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)

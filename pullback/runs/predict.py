@@ -1,0 +1,157 @@
+"""A person's own pictures: adapt to a few of each class, and name the class of others."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from pullback.core import results
+from pullback.core.errors import DataError, InputError, NumericalError
+from pullback.core.results import Verdict
+from pullback.models import Conv4, cross_entropy
+from pullback.runs import build, checkpoint
+from pullback.runs.folder import Run
+from pullback.runs.score import describe_normalisation
+from pullback.tasks import read_class_folders, read_image
+from pullback.tasks.images import visible_entries
+
+
+@dataclass(frozen=True)
+class Query:
+    """A picture whose class is asked for.
+
+    Args:
+        file: its path.
+        image: as the data sets have it.
+        label: its class, if a folder of that name says so.
+    """
+
+    file: Path
+    image: np.ndarray
+    label: str | None
+
+
+def adapt_to_folders(
+    run: Run, support: Path | str, query: Path | str, *, which: str = "best", seed: int = 0
+) -> dict[str, Any]:
+    """Adapt a run's initialisation to pictures of new classes, and classify others.
+
+    Args:
+        run: a run on images.
+        support: a folder with one sub-folder of pictures per class.
+        query: a folder of pictures, or of sub-folders named as the classes.
+        which: the checkpoint: ``"best"``, ``"last"`` or a step.
+        seed: for solvers that draw random numbers.
+
+    Returns:
+        What was predicted for each picture and with which probability, as a JSON record;
+        ``accuracy`` is None unless classes are known.
+
+    Raises:
+        InputError: if the run is not on images, or there are more classes than it has ways.
+        DataError: if a folder or a picture cannot be read.
+        NumericalError: if adaptation left the finite numbers.
+    """
+    ways = run.config.data.ways
+    if ways is None:
+        raise InputError(
+            f"The run {str(run.folder)!r} is on {run.config.data.dataset!r}, which has no "
+            "pictures to adapt to",
+            allowed="runs on images",
+        )
+    pictures, classes = read_class_folders(support)
+    if len(classes) > ways:
+        raise InputError(
+            f"The folder {str(support)!r} holds {len(classes)} classes, but the run tells "
+            f"{ways} apart",
+            allowed=f"2 to {ways} classes",
+            remedy=f"Take fewer, or train a run with --ways {len(classes)}",
+        )
+    queries = read_queries(query, classes)
+
+    built = build.assemble(run.config, run.split, None)
+    model = built.model
+    assert isinstance(model, Conv4)
+
+    def apply(params, x):
+        # The last layer has an output per way; those without a class take no part.
+        return model.apply(params, x)[:, : len(classes)]
+
+    algorithm = build.make_algorithm(run.config, cross_entropy(apply))
+    step = checkpoint.find(run.checkpoints, which)
+    theta = checkpoint.restore(run.checkpoints, built.fresh_state(), step).theta
+    labels = np.repeat(np.arange(len(classes)), [len(images) for images in pictures])
+    batch = (_inputs(np.concatenate(pictures)), jnp.asarray(labels, jnp.int32))
+    phi, report = jax.jit(algorithm.adapt)(theta, batch, jax.random.key(seed))
+    code = int(report.code)
+    if code == Verdict.NOT_FINITE:
+        raise NumericalError(f"Adaptation failed: {results.message(code)}.")
+    logits = jax.jit(apply)(phi, _inputs(np.stack([each.image for each in queries])))
+    probabilities = np.asarray(jax.nn.softmax(logits, axis=-1), float)
+    rows = [
+        {
+            "file": str(each.file),
+            "predicted": classes[int(np.argmax(row))],
+            "probability": float(np.max(row)),
+            "label": each.label,
+            "probabilities": dict(zip(classes, row.tolist(), strict=True)),
+        }
+        for each, row in zip(queries, probabilities, strict=True)
+    ]
+    known = [row["predicted"] == row["label"] for row in rows if row["label"] is not None]
+    return {
+        "run": str(run.folder),
+        "step": step,
+        "classes": list(classes),
+        "support": {name: len(each) for name, each in zip(classes, pictures, strict=True)},
+        "predictions": rows,
+        "accuracy": float(np.mean(known)) if known else None,
+        "inner_residual": float(report.inner_residual),
+        "normalisation": describe_normalisation(run.config),
+    }
+
+
+def read_queries(folder: Path | str, classes: tuple[str, ...]) -> list[Query]:
+    """The pictures to classify: those directly in a folder, and those in folders of a class.
+
+    Args:
+        folder: the folder.
+        classes: names that its sub-folders may have.
+
+    Returns:
+        The pictures, in the order of their names.
+
+    Raises:
+        DataError: if there are none, one cannot be read, or a sub-folder is named otherwise.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(
+            f"{str(folder)!r} {what}", remedy="Give a folder of pictures, or of one per class"
+        )
+    found: list[Query] = []
+    for entry in visible_entries(folder):
+        if not entry.is_dir():
+            found.append(Query(entry, read_image(entry), None))
+            continue
+        if entry.name not in classes:
+            raise DataError(
+                f"The query folder {str(entry)!r} is named as none of the support classes",
+                allowed=", ".join(classes),
+                remedy="Put pictures of unknown class directly into the query folder",
+            )
+        files = [file for file in visible_entries(entry) if file.is_file()]
+        found += [Query(file, read_image(file), entry.name) for file in files]
+    if not found:
+        raise DataError(
+            f"The folder {str(folder)!r} holds no pictures", remedy="Put at least one into it"
+        )
+    return found
+
+
+def _inputs(images: np.ndarray) -> jax.Array:
+    return jnp.asarray(images, jnp.float32)[..., None] / 255.0

@@ -1,0 +1,208 @@
+"""Scores of a trained run on classes it never saw, by the split that is stored in it."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pullback import models
+from pullback.core import results
+from pullback.core.errors import InputError, unknown_name
+from pullback.core.results import Verdict
+from pullback.meta.evaluation import Evaluation
+from pullback.runs import build, checkpoint
+from pullback.runs.build import Experiment
+from pullback.runs.config import RunConfig
+from pullback.runs.folder import Run
+from pullback.tasks import TaskDistribution
+
+PARTS = ("test", "validation", "train", "unseen")
+BASELINE = "without meta-learning"
+
+
+@dataclass(frozen=True)
+class Score:
+    """The result of an evaluation of a run.
+
+    Args:
+        record: what is stored as JSON.
+        evaluation: the scores task by task.
+    """
+
+    record: dict[str, Any]
+    evaluation: Evaluation
+
+
+def evaluate_run(
+    run: Run,
+    *,
+    part: str = "test",
+    tasks: int = 600,
+    which: str = "best",
+    seed: int = 0,
+    data_dir: str | None = None,
+    shots: int | None = None,
+    queries: int | None = None,
+    allow_training_classes: bool = False,
+    baseline: bool = False,
+    built: Experiment | None = None,
+    on_block: Callable[[int], None] | None = None,
+    devices: int | None = None,
+) -> Score:
+    """Evaluate a checkpoint of a run, with the inner problem and solver it was trained with.
+
+    Args:
+        run: the run.
+        part: ``"test"``, ``"validation"``, ``"train"`` or ``"unseen"``.
+        tasks: number of tasks.
+        which: ``"best"`` (by validation), ``"last"`` or a step.
+        seed: the same seed gives the same tasks.
+        data_dir: read the images from here in place of the run's own folder.
+        shots: support examples per class; the run's own if None.
+        queries: query examples per class; the run's own if None.
+        allow_training_classes: let ``part`` be ``"train"``.
+        baseline: score the initialisation before training in place of a checkpoint.
+        built: the run's experiment, if it is built already.
+        on_block: called with the number of tasks done, and with 0 before the first.
+        devices: the most devices to use; all if None.
+
+    Returns:
+        The scores; their record is stored in the run.
+
+    Raises:
+        InputError: for parts, checkpoints or data that do not exist or fit.
+        StorageError: if the disk refuses the result.
+    """
+    check_part(run, part, allow_training_classes)
+    if tasks < 2:
+        raise InputError(f"tasks is {tasks}", allowed="whole numbers from 2")
+    changed = shots is not None or queries is not None
+    if built is None or changed or data_dir:
+        config = with_episodes(run.config, shots=shots, queries=queries)
+        images = build.load_images(config, data_dir)
+        built = build.assemble(config, run.split, images)
+    source = evaluation_tasks(run, built, part, data_dir=data_dir)
+    fresh = built.fresh_state()
+    if baseline:
+        which, step, theta = "start", 0, fresh.theta
+    else:
+        step = checkpoint.find(run.checkpoints, which, higher_is_better=built.higher_is_better)
+        theta = checkpoint.restore(run.checkpoints, fresh, step).theta
+    if on_block is not None:
+        on_block(0)
+    scores = build.evaluate_theta(
+        built, theta, source, count=tasks, seed=seed, on_block=on_block, devices=devices
+    )
+    record = describe(built, scores) | {"part": part, "checkpoint": which, "step": step}
+    record |= {"seed": seed, "data_dir": data_dir, "records": scores.records()}
+    name = f"{part}-{which}-{seed}"
+    if changed:
+        name += f"-{built.config.data.shots}shot-{built.config.data.queries}query"
+    run.store_evaluation(name, record)
+    return Score(record, scores)
+
+
+def describe(built: Experiment, scores: Evaluation) -> dict[str, Any]:
+    """What an evaluation found, in numbers and in the words that belong with them."""
+    data = built.config.data
+    flagged = {
+        results.message(code): int(np.sum(scores.codes == code))
+        for code in np.unique(scores.codes).tolist()
+        if code != Verdict.OK
+    }
+    return {
+        "score": built.score_name,
+        **build.summarise(scores),
+        "tasks": len(scores.scores),
+        "ways": data.ways,
+        "shots": data.shots,
+        "queries": data.queries,
+        "normalisation": describe_normalisation(built.config),
+        "flagged": flagged,
+    }
+
+
+def describe_normalisation(config: RunConfig) -> str | None:
+    """The normalisation, and whether query examples see each other through it."""
+    name = config.model.normalisation
+    if name is None:
+        return None
+    transductive = "transductive" in models.NORMALISATIONS[name]
+    return f"{name}: {'transductive' if transductive else 'inductive'}"
+
+
+def check_part(run: Run, part: str, allow_training_classes: bool) -> None:
+    """Whether a run may be evaluated on a part of its split.
+
+    Args:
+        run: the run.
+        part: ``"test"``, ``"validation"``, ``"train"`` or ``"unseen"``.
+        allow_training_classes: let it be ``"train"``.
+
+    Raises:
+        InputError: for an unknown part, or training classes without permission.
+    """
+    if part not in PARTS:
+        raise unknown_name("part of a split", part, PARTS)
+    if run.split is None:
+        if part != "test":
+            raise InputError(
+                f"The part {part!r} was asked for, but the data set "
+                f"{run.config.data.dataset!r} has no classes to split",
+                allowed="test, whose tasks are drawn anew",
+            )
+        return
+    if part == "train" and not allow_training_classes:
+        raise InputError(
+            "The run was trained on the classes of its train part, and a score on them says "
+            "nothing about new ones",
+            remedy="Take test, validation or unseen, or give --allow-training-classes",
+        )
+
+
+def evaluation_tasks(
+    run: Run, built: Experiment, part: str, *, data_dir: str | None = None
+) -> TaskDistribution:
+    """The tasks of an evaluation: from the classes of the run's own split, and no others.
+
+    Args:
+        run: the run.
+        built: made from it; its images are those of ``data_dir``.
+        part: ``"test"``, ``"validation"``, ``"train"``, or ``"unseen"``: all classes found that
+            the run neither trained nor validated on.
+        data_dir: where the images were read from, for messages.
+
+    Returns:
+        Where the tasks come from.
+
+    Raises:
+        InputError: if classes are missing from the data, or there are too few.
+    """
+    if run.split is None or built.images is None:
+        return built.tasks("test")
+    if part == "unseen":
+        known = {*run.split.train, *run.split.validation}
+        wanted = tuple(name for name in built.images.classes if name not in known)
+        if not wanted:
+            where = f" in {data_dir!r}" if data_dir else ""
+            raise InputError(
+                f"The run trained or validated on every class{where}",
+                remedy="Give another copy of the data by --data-dir",
+            )
+    else:
+        wanted = run.split.classes(part)
+    return build.episodes_of(
+        built.images.select(wanted),
+        built.config,
+        called=f"the {part} classes",
+    )
+
+
+def with_episodes(
+    config: RunConfig, *, shots: int | None = None, queries: int | None = None
+) -> RunConfig:
+    """The same configuration with other numbers of examples per task."""
+    changes = {n: x for n, x in (("shots", shots), ("queries", queries)) if x is not None}
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))

@@ -1,0 +1,239 @@
+"""A talk between a compiled program and a host function that asks it for gradients.
+
+The host function runs in a thread of its own. The program evaluates what the function asks for
+and hands the numbers over in a callback, which returns the next question. So no JAX code ever
+runs inside a callback, where it can wait for threads that the program itself occupies.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PRNGKeyArray, UInt
+
+from pullback.core import trees
+from pullback.core.problem import InnerProblem
+from pullback.core.trees import Params
+from pullback.solvers.base import Solution
+
+GRADIENT = 0
+PRODUCT = 1
+
+PIECE = 2**16
+"""Bytes of one argument of a callback: JAX copies a large one in another thread, and a program
+on several host devices may leave none free for that; whole vectors of 400 kB hung on two."""
+
+
+class Question(NamedTuple):
+    """What a host function wants to know: the gradient at a point, or a product with its Hessian.
+
+    Args:
+        kind: ``GRADIENT`` or ``PRODUCT``.
+        point: where to evaluate.
+        direction: what the Hessian is multiplied with; not read for a gradient.
+    """
+
+    kind: int
+    point: np.ndarray
+    direction: np.ndarray
+
+
+class Partner:
+    """The objective as a host function sees it; every answer comes from the program.
+
+    Args:
+        ask: sends a question and waits for the value and the vector that answer it.
+        known: the last point, and the value and the gradient there.
+    """
+
+    def __init__(self, ask: Callable[[Question], tuple[Any, Any]], known: tuple[Any, Any, Any]):
+        self._ask, self._known = ask, known
+        self._dtype = known[0].dtype
+
+    def value_and_gradient(self, point: Any) -> tuple[float, np.ndarray]:
+        """The objective and its gradient at a flat vector, both in double precision."""
+        point = self._cast(point)
+        if not np.array_equal(point, self._known[0]):
+            self._known = (point, *self._ask(Question(GRADIENT, point, np.zeros_like(point))))
+        _, value, gradient = self._known
+        return float(value[0]), gradient.astype(np.float64)
+
+    def product(self, point: Any, direction: Any) -> np.ndarray:
+        """(H + Λ)·direction at a flat vector, in double precision."""
+        question = Question(PRODUCT, self._cast(point), self._cast(direction))
+        return self._ask(question)[1].astype(np.float64)
+
+    def _cast(self, vector: Any) -> np.ndarray:
+        # Solvers reuse their buffers, and the last point is compared with later.
+        return np.array(vector, self._dtype).reshape(self._known[0].shape)
+
+
+HostFunction = Callable[[Partner, np.ndarray, np.ndarray], Any]
+"""``function(partner, theta, key_data) -> phi`` on flat NumPy vectors."""
+
+
+def talk(
+    function: HostFunction,
+    problem: InnerProblem,
+    theta: Params,
+    key: PRNGKeyArray,
+    *,
+    products: bool = False,
+) -> Solution:
+    """Let a host function solve an inner problem; safe under ``jit``, ``vmap`` and ``shard_map``.
+
+    Args:
+        function: the host function; what it raises ends the program with its message.
+        problem: the inner problem.
+        theta: where the function starts.
+        key: handed on as numbers.
+        products: whether the function may ask for products with the Hessian.
+
+    Returns:
+        The solution; no derivative flows through it.
+    """
+    problem, theta = jax.lax.stop_gradient((problem, theta))
+    start, unravel = trees.ravel(theta)
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.key_data(key)
+    sessions = _Sessions(function, start.dtype)
+    bits = jax.eval_shape(_bits, start)
+    number, no = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.bool_)
+    shapes = (*jax.eval_shape(lambda: (number, no, number)), bits, bits)
+
+    def gradient(x, _):
+        value, gradient = problem.value_and_gradient(unravel(x))
+        return value.astype(start.dtype), trees.ravel(gradient)[0]
+
+    def product(x, direction):
+        tangents = (unravel(direction),)
+        product = jax.jvp(problem.gradient, (unravel(x),), tangents)[1]
+        return jnp.zeros((), start.dtype), trees.ravel(product)[0]
+
+    # A session begins inside the loop: outside of it the callback could be shared by tasks that
+    # differ in nothing but what is asked for later.
+    def turn(carry):
+        session, _, kind, x, direction, size = carry
+        if products:
+            value, vector = jax.lax.cond(kind == PRODUCT, product, gradient, x, direction)
+        else:
+            value, vector = gradient(x, direction)
+        size = jnp.where(session == 0, jnp.linalg.norm(vector), size)
+        args = (carry[0], carry[1], _cut(x), _cut(value), _cut(vector), key)
+        *state, x, direction = jax.pure_callback(sessions, shapes, *args, vmap_method="sequential")
+        return *state, _numbers(x, start), _numbers(direction, start), size
+
+    carry = (number, no, number, start, jnp.zeros_like(start), jnp.zeros((), start.dtype))
+    _, _, _, phi, _, size = jax.lax.while_loop(lambda carry: ~carry[1], turn, carry)
+    return Solution(unravel(phi), size)
+
+
+def _bits(vector: Float[Array, "..."]) -> UInt[Array, " bits"]:
+    # A callback's thread may not know that its program is in double precision, and would round.
+    integer = jnp.uint16 if vector.dtype.itemsize == 2 else jnp.uint32
+    return jax.lax.bitcast_convert_type(vector, integer).reshape(-1)
+
+
+def _numbers(bits: UInt[Array, " bits"], like: Float[Array, " n"]) -> Float[Array, " n"]:
+    parts = like.dtype.itemsize // bits.dtype.itemsize
+    shape = (like.size, parts) if parts > 1 else like.shape
+    return jax.lax.bitcast_convert_type(bits.reshape(shape), like.dtype)
+
+
+def _cut(vector: Float[Array, "..."]) -> list[UInt[Array, " piece"]]:
+    bits = _bits(vector)
+    length = PIECE // bits.dtype.itemsize
+    return [bits[i : i + length] for i in range(0, bits.size, length)]
+
+
+class _Ended(BaseException):
+    """Unwinds a host function whose program is gone."""
+
+
+class _Session:
+    """One run of a host function in its own thread."""
+
+    def __init__(self, function: HostFunction, key: np.ndarray, known: tuple[Any, Any, Any]):
+        self._questions: SimpleQueue[Any] = SimpleQueue()
+        self._answers: SimpleQueue[Any] = SimpleQueue()
+        partner = Partner(self._ask, known)
+
+        def run():
+            try:
+                self._questions.put((function(partner, known[0].copy(), key), None))
+            except _Ended:
+                return
+            except BaseException as error:
+                self._questions.put((None, error))
+
+        threading.Thread(target=run, daemon=True).start()
+
+    def _ask(self, question: Question) -> tuple[Any, Any]:
+        self._questions.put(question)
+        answer = self._answers.get()
+        if answer is None:
+            raise _Ended
+        return answer
+
+    def answer(self, value: Any, vector: Any) -> None:
+        self._answers.put((value, vector))
+
+    def end(self) -> None:
+        self._answers.put(None)
+
+    def next(self) -> Any:
+        return self._questions.get()
+
+
+class _Sessions:
+    """All runs that one traced program has under way, by number; the program's callback."""
+
+    def __init__(self, function: HostFunction, dtype: Any):
+        self._function, self._dtype = function, np.dtype(dtype)
+        self._open: dict[int, _Session] = {}
+        self._failed: dict[int, BaseException] = {}
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def __call__(self, session, done, x, value, vector, key):
+        # The arrays are views of the program's memory, valid during this call only.
+        number = int(session)
+        integer = value[0].dtype
+        x, value, vector = (np.concatenate(part).view(self._dtype) for part in (x, value, vector))
+        nothing = np.zeros_like(x).view(integer)
+        if done:
+            # Under vmap a finished task is asked again until all have finished.
+            return np.int32(number), np.True_, np.int32(GRADIENT), x.view(integer), nothing
+        if number == 0:
+            with self._lock:
+                number = next(self._numbers)
+                self._open[number] = _Session(self._function, np.array(key), (x, value, vector))
+        else:
+            with self._lock:
+                error = self._failed.pop(number, None)
+            if error is not None:
+                raise error
+            self._open[number].answer(value, vector)
+        reply = self._open[number].next()
+        if isinstance(reply, Question):
+            kind = np.int32(reply.kind)
+            point, direction = reply.point.view(integer), reply.direction.view(integer)
+            return np.int32(number), np.False_, kind, point, direction
+        phi, error = reply
+        with self._lock:
+            del self._open[number]
+            if error is not None:
+                # The whole program ends with this error, and its other runs with it.
+                for other, session in self._open.items():
+                    session.end()
+                    self._failed[other] = error
+                self._open.clear()
+        if error is not None:
+            raise error
+        phi = np.array(phi, self._dtype).view(integer)
+        return np.int32(number), np.True_, np.int32(GRADIENT), phi, nothing
