@@ -1,77 +1,35 @@
 """Few-shot learning by implicit gradients, on JAX.
 
 Names are imported when first used, so that ``import pullback`` and ``pullback --help`` are quick.
+What is exported stands in ``__init__.pyi``; what the registries hold comes with it.
 """
 
-from importlib import import_module, metadata
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pullback import implicit as implicit
-    from pullback import linear as linear
-    from pullback import models as models
-    from pullback import solvers as solvers
-    from pullback import tasks as tasks
-    from pullback.algorithms import MetaAlgorithm as MetaAlgorithm
-    from pullback.algorithms import fomaml as fomaml
-    from pullback.algorithms import imaml as imaml
-    from pullback.algorithms import learned_imaml as learned_imaml
-    from pullback.algorithms import maml as maml
-    from pullback.algorithms import reptile as reptile
-    from pullback.core.problem import InnerProblem as InnerProblem
-    from pullback.core.problem import Proximal as Proximal
-    from pullback.meta.evaluation import evaluate as evaluate
-    from pullback.meta.training import train as train
-    from pullback.solvers import solve as solve
-    from pullback.tasks import Task as Task
+import lazy_loader
 
-_HOMES = {
-    "InnerProblem": "pullback.core.problem",
-    "MetaAlgorithm": "pullback.algorithms",
-    "Proximal": "pullback.core.problem",
-    "Task": "pullback.tasks",
-    "evaluate": "pullback.meta.evaluation",
-    "fomaml": "pullback.algorithms",
-    "imaml": "pullback.algorithms",
-    "learned_imaml": "pullback.algorithms",
-    "maml": "pullback.algorithms",
-    "reptile": "pullback.algorithms",
-    "solve": "pullback.solvers",
-    "train": "pullback.meta.training",
-}
-_ROOMS = ("implicit", "linear", "models", "solvers", "tasks")
-
-__all__ = [
-    "InnerProblem",
-    "MetaAlgorithm",
-    "Proximal",
-    "Task",
-    "__version__",
-    "evaluate",
-    "fomaml",
-    "imaml",
-    "implicit",
-    "learned_imaml",
-    "linear",
-    "maml",
-    "models",
-    "reptile",
-    "solve",
-    "solvers",
-    "tasks",
-    "train",
-]
+_load, _names, _ = lazy_loader.attach_stub(__name__, __file__)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return import_module(f"pullback.{name}")
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
+    if name in _names():
+        return _load(name)
     if name == "__version__":
+        from importlib import metadata
+
         return metadata.version("pullback")
+    if not name.startswith("_"):
+        from pullback import registries
+
+        for registry in registries.BY_ATTRIBUTE:
+            for entry in registry.values():
+                if entry.attribute == name:
+                    return entry.load()
     raise AttributeError(f"module 'pullback' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    from pullback import registries
+
+    registered = {e.attribute for r in registries.BY_ATTRIBUTE for e in r.values()}
+    return sorted({*_names(), *registered, "__version__"})

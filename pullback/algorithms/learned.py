@@ -42,14 +42,8 @@ from pullback.core.results import Verdict
 from pullback.core.trees import Params
 from pullback.implicit.certificate import Certify
 from pullback.linear import LinearSolver
+from pullback.registries import STRENGTH_FORMS
 from pullback.solvers import BlackBox, InnerSolver
-
-FORMS = {
-    "scalar": "one λ for all parameters",
-    "leaf": "one λ for each array of parameters",
-    "diagonal": "one λ for each parameter",
-}
-"""The forms of a learned Λ."""
 
 HyperLoss = Callable[[Params, PyTree[Any], PyTree[Any]], Float[Array, ""]]
 """``loss(params, batch, hyper) -> scalar``."""
@@ -105,7 +99,7 @@ def learned_imaml(
             loss ``loss(params, batch, hyper)``.
         strength: Λ at the start: a positive scalar, or as far as ``form`` allows one scalar per
             leaf or a diagonal like the parameters.
-        form: a name in :data:`FORMS`.
+        form: a name in :data:`pullback.registries.STRENGTH_FORMS`.
         hyper: η at the start, a pytree of positive numbers or arrays; None for no such
             hyperparameters. A number that lives between bounds is given by a positive one, as
             label smoothing by ``η / (1 + η)``.
@@ -184,7 +178,7 @@ def describe_strength(theta: Learned, form: str) -> dict[str, Any]:
 
     Args:
         theta: what was meta-learned.
-        form: a name in :data:`FORMS`, as the algorithm was given.
+        form: a name in :data:`pullback.registries.STRENGTH_FORMS`, as the algorithm was given.
 
     Returns:
         For ``"scalar"`` its value; for the others one entry a leaf of the parameters, with the
@@ -234,8 +228,8 @@ def _common_type(params: Params) -> Any:
 
 
 def _check_form(form: str, strength: Strength) -> None:
-    if form not in FORMS:
-        raise unknown_name("form of Λ", form, FORMS)
+    if form not in STRENGTH_FORMS:
+        raise unknown_name("form of Λ", form, STRENGTH_FORMS)
     if form == "scalar" and not is_scalar(strength):
         raise InputError(
             "A scalar Λ is to be learned, but its start is not a scalar",

@@ -2,6 +2,7 @@
 
 import sys
 import traceback
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -10,13 +11,12 @@ from typer.core import TyperGroup
 from pullback.cli.adapt import adapt
 from pullback.cli.compare import compare
 from pullback.cli.compilation_cache import keep_programs
+from pullback.cli.distributed import begin, end, is_wanted, is_worker, supervise
 from pullback.cli.evaluate import evaluate
 from pullback.cli.info import info
 from pullback.cli.lab import lab
 from pullback.cli.study import study
-from pullback.cli.supervisor import is_wanted, supervise
 from pullback.cli.train import train
-from pullback.cli.worker import begin, end, is_worker
 
 
 class _Group(TyperGroup):
@@ -86,6 +86,9 @@ def main(argv: list[str] | None = None) -> None:
             lost, 130 after Ctrl-C.
     """
     argv = sys.argv[1:] if argv is None else argv
+    # For package.module:attribute in the folder that the program was started in.
+    if not {"", str(Path.cwd())} & set(sys.path):
+        sys.path.append(str(Path.cwd()))
     keep_programs()
     if is_wanted(argv):
         raise SystemExit(supervise(argv))

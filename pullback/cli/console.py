@@ -19,8 +19,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from pullback.core.scores import Score
 from pullback.runs.folder import finite
-from pullback.runs.formatting import duration, number, score_text
+from pullback.runs.formatting import duration, number
 
 
 class Reporter:
@@ -87,7 +88,7 @@ class Reporter:
             yield lambda done: bar.update(task, completed=done)
 
     @contextlib.contextmanager
-    def training(self, score: str, steps: int, label: str = "") -> Iterator[Any]:
+    def training(self, score: Score, steps: int, label: str = "") -> Iterator[Any]:
         """Progress of a training; yields the function that takes its events."""
         watch = _Watch(self, score, label)
         if self.quiet or not self.err.is_terminal:
@@ -123,7 +124,7 @@ class Silent(Reporter):
 class _Watch:
     """Turns the events of a training into a moving bar, or into a line a validation."""
 
-    def __init__(self, reporter: Reporter, score: str, label: str):
+    def __init__(self, reporter: Reporter, score: Score, label: str):
         self.reporter, self.score, self.label = reporter, score, label
         self.bar: Progress | None = None
         self.task: Any = None
@@ -147,7 +148,7 @@ class _Watch:
                 self.began, self.first, self.compiled = time.monotonic(), data["step"], True
             self.show(data["step"], what="training")
         elif event.kind == "validation":
-            self.validation = score_text(self.score, data.get("mean"), data.get("interval"))
+            self.validation = self.score.text(data.get("mean"), data.get("interval"))
             if self.bar is None:
                 self.line(data)
             self.show(data["step"], what="training")

@@ -82,13 +82,14 @@ def evaluate(
     """
     from pullback.cli import console
     from pullback.meta import parallel
-    from pullback.runs import formatting
+    from pullback.runs import build, formatting
     from pullback.runs.folder import Run
     from pullback.runs.score import BASELINE, evaluate_run
 
     parallel.use_host_devices()
     reporter = console.Reporter(quiet, json)
     opened = Run.open(run)
+    measured = build.summary_of(opened).score
 
     def score(baseline: bool):
         label = BASELINE if baseline else f"{split} tasks"
@@ -108,11 +109,11 @@ def evaluate(
             ).record
 
     record = score(False)
-    shown = [formatting.evaluation_text(record)]
+    shown = [formatting.evaluation_text(measured, record)]
     printed = {name: value for name, value in record.items() if name != "records"}
     if baseline:
         record = score(True)
-        shown.append(formatting.evaluation_text(record, BASELINE))
+        shown.append(formatting.evaluation_text(measured, record, BASELINE))
         printed["baseline"] = {n: value for n, value in record.items() if n != "records"}
     for message, count in printed["flagged"].items():
         reporter.warn(f"{count} of {tasks} tasks: {message}")

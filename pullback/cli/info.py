@@ -11,8 +11,8 @@ from pullback.cli import options as o
 Subject = Annotated[
     str,
     typer.Argument(
-        help="Folder of a run, or what to list: algorithms, datasets, solvers, linear-solvers, "
-        "normalisations, activations, strategies or splits.",
+        help="Folder of a run, or what to list: algorithms, datasets, models, solvers, "
+        "linear-solvers, activations, rooms, normalisations, strategies or splits.",
         show_default=False,
     ),
 ]
@@ -43,105 +43,43 @@ def info(subject: Subject, quiet: o.Quiet = False, json: o.Json = False) -> None
 
 
 def _lists() -> dict[str, dict[str, str]]:
-    from pullback import algorithms, linear, models, solvers, tasks
-    from pullback.meta import parallel
+    from pullback import registries as r
 
-    return {
-        "algorithms": {n: line.summary for n, line in algorithms.ALGORITHMS.items()},
-        "datasets": {n: line.summary for n, line in tasks.DATASETS.items()},
-        "solvers": {n: line.summary for n, line in solvers.SOLVERS.items()},
-        "linear-solvers": {n: line.summary for n, line in linear.LINEAR_SOLVERS.items()},
-        "normalisations": dict(models.NORMALISATIONS),
-        "activations": {
-            n: "not smooth: no inner optimum to converge to" if n == "relu" else "smooth"
-            for n in models.ACTIVATIONS
-        },
-        "strategies": dict(parallel.STRATEGIES),
-        "splits": {
-            "alphabet": "whole alphabets: no alphabet is in two parts",
-            "character": "single classes, in exact numbers",
-            "official": "the data set's own evaluation part for test",
-        },
+    registered = {
+        "algorithms": r.ALGORITHMS,
+        "datasets": r.DATASETS,
+        "models": r.MODELS,
+        "solvers": r.SOLVERS,
+        "linear-solvers": r.LINEAR_SOLVERS,
+        "activations": r.ACTIVATIONS,
+        "rooms": r.ROOMS,
+    }
+    lists = {
+        name: {n: entry.summary for n, entry in registry.items()}
+        for name, registry in registered.items()
+    }
+    return lists | {
+        "normalisations": r.NORMALISATIONS,
+        "strategies": r.STRATEGIES,
+        "splits": r.SPLITS,
     }
 
 
 def _show_run(folder: Path, reporter: Any) -> None:
+    from pullback.runs import build
+    from pullback.runs.describe import describe_run
     from pullback.runs.folder import Run
 
     run = Run.open(folder)
     record = describe_run(run)
-    reporter.result(record, *run_tables(record))
+    reporter.result(record, *_tables(record, build.summary_of(run).score))
 
 
-def describe_run(run: Any) -> dict[str, Any]:
-    """What is known about a run, from its files alone."""
-    from pullback import tasks
-    from pullback.core import results
-    from pullback.runs import checkpoint
-
-    steps, validations = run.metrics("step"), run.metrics("validation")
-    accuracy = tasks.DATASETS[run.config.data.dataset].kind == "classification"
-    flags: dict[str, int] = {}
-    for line in run.metrics("flags"):
-        for code, count in line["codes"].items():
-            text = f"{results.label(int(code))}: {results.message(int(code))}"
-            flags[text] = flags.get(text, 0) + count
-    last = validations[-1] if validations else {}
-    record: dict[str, Any] = {
-        "run": str(run.folder),
-        "score": "accuracy" if accuracy else "mean squared error",
-        "step": max((line["step"] for line in (*steps, *validations)), default=0),
-        "steps": run.config.training.steps,
-        "seconds": steps[-1]["seconds"] if steps else 0.0,
-        "best_validation": run.best_validation(higher_is_better=accuracy),
-        "last_validation": last,
-        "checkpoints": checkpoint.steps(run.checkpoints),
-        "flagged": flags,
-        "failed": [line["message"] for line in run.metrics("failed")],
-        "config": run.config.to_dict(),
-        "versions": run.versions(),
-    }
-    if steps:
-        names = ("inner_residual", "linear_residual", "smallest_curvature", "tasks_per_second")
-        names += ("inner_error", "linear_error")
-        record["last_steps"] = {n: steps[-1][n] for n in names if n in steps[-1]}
-    if run.split is not None:
-        parts = ("train", "validation", "test")
-        record["classes"] = {part: len(run.split.classes(part)) for part in parts}
-    if run.config.algorithm.learn_strength not in (None, "none") and record["checkpoints"]:
-        record["learned_strength"] = _learned_strength(run, accuracy)
-    record["evaluations"] = {
-        name: {n: x for n, x in stored.items() if n != "records"}
-        for name, stored in run.evaluations().items()
-    }
-    return record
-
-
-def _learned_strength(run: Any, higher_is_better: bool) -> dict[str, Any]:
-    """The learned Λ of the checkpoint that is evaluated by default."""
-    from pullback import algorithms
-    from pullback.core.errors import InputError
-    from pullback.runs import build, checkpoint
-
-    form = run.config.algorithm.learn_strength
-    fresh = build.assemble(run.config, run.split, None).fresh_state()
-    try:
-        found = checkpoint.restore(
-            run.checkpoints, fresh, "best", higher_is_better=higher_is_better
-        )
-    # A run with a broken checkpoint is still worth looking at.
-    except InputError as error:
-        return {"form": form, "problem": str(error)}
-    numbers = algorithms.describe_strength(found.theta, form)
-    return {"form": form, "step": int(found.step), **numbers}
-
-
-def run_tables(record: Mapping[str, Any]) -> list[Any]:
+def _tables(record: Mapping[str, Any], score: Any) -> list[Any]:
     """The lines and tables that show a run to a person."""
     from pullback.cli.console import table
-    from pullback.runs.formatting import duration, evaluation_text, number, score_text
+    from pullback.runs.formatting import duration, evaluation_text, number
 
-    score = record["score"]
     rows = [("run", record["run"]), ("meta-steps", f"{record['step']} of {record['steps']}")]
     rows.append(("training time", duration(record["seconds"])))
     if "classes" in record:
@@ -150,7 +88,7 @@ def run_tables(record: Mapping[str, Any]) -> list[Any]:
     for name in ("best", "last"):
         line = record[f"{name}_validation"]
         if line:
-            text = score_text(score, line.get("mean"), line.get("interval"))
+            text = score.text(line.get("mean"), line.get("interval"))
             residual = number(line.get("inner_residual"), 2)
             text += f" at step {line['step']} (inner residual {residual})"
             rows.append((f"{name} validation", text))
@@ -174,7 +112,7 @@ def run_tables(record: Mapping[str, Any]) -> list[Any]:
     if "leaves" in learned:
         shown.append(_strength_table(learned))
     if record["evaluations"]:
-        found = [(n, evaluation_text(stored)) for n, stored in record["evaluations"].items()]
+        found = [(n, evaluation_text(score, stored)) for n, stored in record["evaluations"].items()]
         shown.append(table(("evaluation", "result"), found, "Evaluations"))
     settings = [
         (section, name, str(value))

@@ -36,13 +36,16 @@ class NumericalError(PullbackError, ArithmeticError):
     """A computation left the finite numbers, with the step and the task where it did."""
 
 
-def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:
+def unknown_name(
+    kind: str, given: str, allowed: Iterable[str], also: str | None = None
+) -> InputError:
     """The error for a name that no registry holds, with the nearest one that exists.
 
     Args:
         kind: what the name should have named, for instance ``"data set"``.
         given: the name as given.
         allowed: all names that exist.
+        also: what else would do, in words.
 
     Returns:
         The error, to be raised by the caller.
@@ -50,7 +53,8 @@ def unknown_name(kind: str, given: str, allowed: Iterable[str]) -> InputError:
     names = sorted(allowed)
     near = difflib.get_close_matches(given, names, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]!r}?" if near else None
-    return InputError(f"Unknown {kind} {given!r}", allowed=", ".join(names), remedy=hint)
+    listed = ", ".join(names) + (f", or {also}" if also else "")
+    return InputError(f"Unknown {kind} {given!r}", allowed=listed, remedy=hint)
 
 
 def check_positive(owner: str, **values: float) -> None:

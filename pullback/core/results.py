@@ -42,13 +42,6 @@ _MESSAGES = {
     ),
 }
 
-POLICIES = {
-    "warn": "count it, and use its meta-gradient all the same",
-    "skip": "leave the task out of the step's average",
-    "raise": "stop before the step",
-}
-"""What training does about a task with a bad verdict. What is not finite stops it always."""
-
 
 def label(code: int) -> str:
     """The name of a code, as in ``"negative_curvature"``; ``"unknown"`` for no known one."""

@@ -47,6 +47,11 @@ class Nystrom(Unpreconditioned):
     rtol: float = eqx.field(static=True)
     seed: int = eqx.field(static=True)
 
+    @classmethod
+    def with_products(cls, steps: int, rtol: float) -> "Nystrom":
+        """Half of the products for the sketch, the others for CG."""
+        return cls(max(1, steps // 2), steps, rtol)
+
     def __init__(self, rank: int = 5, steps: int = 10, rtol: float = 0.05, seed: int = 0):
         check_settings("Nystrom", rtol, rank=rank, steps=steps)
         if rank >= steps:

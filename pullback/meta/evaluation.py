@@ -88,7 +88,7 @@ def evaluate(
         count: number of tasks.
         block: tasks per dispatch.
         on_block: called with the number of tasks done after each dispatch.
-        strategy: a name in :data:`pullback.meta.parallel.STRATEGIES`.
+        strategy: a name in :data:`pullback.registries.STRATEGIES`.
         devices: the most devices of each process to spread tasks over; all if None.
 
     Returns:

@@ -6,7 +6,6 @@ task's own weights turn one matrix product into many small ones; on an accelerat
 
 import functools
 import os
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -18,19 +17,9 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from pullback.core import trees
-from pullback.core.errors import InputError, unknown_name
+from pullback.core.errors import InputError
 from pullback.meta import multihost
-
-STRATEGIES = {
-    "auto": "map on a CPU, vmap on an accelerator",
-    "map": "one task after the other on each device; least memory",
-    "vmap": "all tasks of a device at once",
-    "chunked:N": "N tasks of a device at once, one such chunk after the other",
-    "measure": "the fastest of these, timed once at the start where that is cheap",
-}
-"""Ways to run the tasks that share a device."""
-
-CHUNKED = re.compile(r"chunked:([1-9]\d{0,5})")
+from pullback.registries import CHUNKED, check_strategy
 
 TaskFunction = Callable[[PyTree[Any], PyTree[Any]], tuple[PyTree[Any], PyTree[Any]]]
 """``function(shared, item) -> (summed, stacked)``."""
@@ -73,24 +62,8 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
-def check_strategy(name: str) -> str:
-    """The same name, if it is one of :data:`STRATEGIES`, with a number for its N.
-
-    Raises:
-        InputError: for an unknown name, with the nearest one.
-    """
-    if name == "chunked:N" or (name not in STRATEGIES and not CHUNKED.fullmatch(name)):
-        if name.startswith("chunked"):
-            raise InputError(
-                f"The strategy is {name!r}",
-                allowed="chunked:N with a whole number N from 1, as in chunked:4",
-            )
-        raise unknown_name("strategy", name, STRATEGIES)
-    return name
-
-
 def find_strategy(name: str) -> str:
-    """What a name in :data:`STRATEGIES` stands for on this backend.
+    """What a name in :data:`pullback.registries.STRATEGIES` stands for on this backend.
 
     Args:
         name: ``"auto"`` and an unmeasured ``"measure"`` stand for the backend's own.

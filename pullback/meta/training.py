@@ -20,6 +20,7 @@ from pullback.core import results, trees
 from pullback.core.errors import InputError, NumericalError, unknown_name
 from pullback.core.results import Verdict
 from pullback.meta import autotune, multihost, parallel
+from pullback.registries import POLICIES
 from pullback.tasks.base import TaskDistribution
 
 BLOCK = 256
@@ -179,8 +180,8 @@ def train(
             training ends early if it returns True.
         block_ends: a block always ends where the step is a multiple of this.
         block_seconds: about how long a block takes, in seconds.
-        on_bad_verdict: a name in :data:`pullback.core.results.POLICIES`.
-        strategy: a name in :data:`pullback.meta.parallel.STRATEGIES`.
+        on_bad_verdict: a name in :data:`pullback.registries.POLICIES`.
+        strategy: a name in :data:`pullback.registries.STRATEGIES`.
         devices: the most devices of each process to spread tasks over; all if None.
         on_choice: told what was chosen where ``strategy`` is ``"measure"``.
 
@@ -197,8 +198,8 @@ def train(
     for name, number in (("steps", steps), ("tasks_per_step", tasks_per_step)):
         if not isinstance(number, int) or number < 1:
             raise InputError(f"train({name}={number!r})", allowed="whole numbers from 1")
-    if on_bad_verdict not in results.POLICIES:
-        raise unknown_name("policy", on_bad_verdict, results.POLICIES)
+    if on_bad_verdict not in POLICIES:
+        raise unknown_name("policy", on_bad_verdict, POLICIES)
     if optimizer is None:
         theta = algorithm.init(params) if state is None else state.theta
         rate = HYPER_LEARNING_RATE if isinstance(theta, Learned) else None

@@ -1,17 +1,21 @@
 """Models as pure functions over pytrees, losses over them, and the door for foreign ones."""
 
-from pullback.models.activations import ACTIVATIONS, find_activation
-from pullback.models.conv4 import NORMALISATIONS, Conv4
+from pullback.models.activations import find_activation
+from pullback.models.conv4 import Conv4
 from pullback.models.convolution import convolve, patches
+from pullback.models.linear import Linear
 from pullback.models.losses import accuracy, cross_entropy, mean_squared_error
 from pullback.models.mlp import MLP
 from pullback.models.modules import functional
+from pullback.registries import ACTIVATIONS, MODELS, NORMALISATIONS
 
 __all__ = [
     "ACTIVATIONS",
     "MLP",
+    "MODELS",
     "NORMALISATIONS",
     "Conv4",
+    "Linear",
     "accuracy",
     "convolve",
     "cross_entropy",

@@ -9,13 +9,7 @@ from pullback.core.errors import InputError, unknown_name
 from pullback.core.trees import Params
 from pullback.models.activations import find_activation
 from pullback.models.convolution import convolve
-
-NORMALISATIONS = {
-    "group": "each example by its own groups of channels: no example sees another",
-    "batch": "transductive: by the statistics of the batch at hand, query examples included",
-    "none": "no normalisation",
-}
-"""Normalisations by name, and what they let one example know of another."""
+from pullback.registries import NORMALISATIONS
 
 
 class Conv4(eqx.Module):
@@ -24,11 +18,12 @@ class Conv4(eqx.Module):
     Args:
         ways: number of classes.
         width: channels of each layer.
-        normalisation: a name in :data:`NORMALISATIONS`.
+        normalisation: a name in :data:`pullback.registries.NORMALISATIONS`.
         groups: groups of channels for ``"group"``.
-        activation: a name in :data:`~pullback.models.activations.ACTIVATIONS`.
+        activation: a name in :data:`pullback.registries.ACTIVATIONS`.
         logit_scale: factor on the logits; above 1 the inner problem learns faster from one pull.
-        size: height and width of the images, in pixels.
+        size: height and width of the images in pixels; one number for square ones.
+        channels: of the images: 1 for grey ones, 3 for colours.
 
     Raises:
         InputError: for an unknown name or groups that do not divide the width.
@@ -40,7 +35,55 @@ class Conv4(eqx.Module):
     groups: int = eqx.field(static=True, default=8)
     activation: str = eqx.field(static=True, default="silu")
     logit_scale: float = eqx.field(static=True, default=4.0)
-    size: int = eqx.field(static=True, default=28)
+    size: int | tuple[int, int] = eqx.field(static=True, default=28)
+    channels: int = eqx.field(static=True, default=1)
+
+    @classmethod
+    def for_shape(
+        cls,
+        shape: tuple[int, ...],
+        outputs: int,
+        *,
+        width: int = 64,
+        normalisation: str = "group",
+        groups: int = 8,
+        activation: str = "silu",
+        logit_scale: float = 4.0,
+    ) -> "Conv4":
+        """The network for examples of a shape.
+
+        Args:
+            shape: ``(height, width, channels)`` of an image.
+            outputs: number of classes.
+            width: channels of each layer.
+            normalisation: as in :class:`Conv4`, like the others.
+            groups: of channels.
+            activation: by name.
+            logit_scale: factor on the logits.
+
+        Returns:
+            The network.
+
+        Raises:
+            InputError: if the examples are no images, or a setting is wrong.
+        """
+        if len(shape) != 3:
+            raise InputError(
+                f"The model conv4 was asked for with examples of shape {list(shape)}",
+                allowed="images of shape [height, width, channels]",
+                remedy="Take --model mlp or --model linear",
+            )
+        height, across, channels = shape
+        return cls(
+            outputs,
+            width,
+            normalisation,
+            groups,
+            activation,
+            logit_scale,
+            (height, across),
+            channels,
+        )
 
     def __check_init__(self):
         find_activation(self.activation)
@@ -55,7 +98,8 @@ class Conv4(eqx.Module):
     def init(self, key: PRNGKeyArray) -> Params:
         """Weights drawn with variance 2 / fan-in; the last layer and all biases zero."""
         keys = jax.random.split(key, 4)
-        params, channels, side = {}, 1, self.size
+        params, channels = {}, self.channels
+        height, across = (self.size, self.size) if isinstance(self.size, int) else self.size
         for i in range(4):
             fan_in = 9 * channels
             weight = jax.random.normal(keys[i], (self.width, fan_in)) * (2.0 / fan_in) ** 0.5
@@ -64,15 +108,15 @@ class Conv4(eqx.Module):
                 "scale": jnp.ones(self.width),
                 "bias": jnp.zeros(self.width),
             }
-            channels, side = self.width, (side + 1) // 2
-        features = side * side * self.width
+            channels, height, across = self.width, (height + 1) // 2, (across + 1) // 2
+        features = height * across * self.width
         params["linear"] = {
             "weight": jnp.zeros((features, self.ways)),
             "bias": jnp.zeros(self.ways),
         }
         return params
 
-    def apply(self, params: Params, x: Float[Array, "batch h w 1"]) -> Float[Array, "batch ways"]:
+    def apply(self, params: Params, x: Float[Array, "batch h w c"]) -> Float[Array, "batch ways"]:
         """The logits."""
         activation = find_activation(self.activation)
         for i in range(4):

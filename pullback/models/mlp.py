@@ -1,6 +1,7 @@
 """A multi-layer perceptron with smooth activations."""
 
 import itertools
+import math
 
 import equinox as eqx
 import jax
@@ -18,13 +19,25 @@ class MLP(eqx.Module):
         inputs: number of input features.
         outputs: number of outputs.
         hidden: widths of the hidden layers; Finn et al. (2017) use (40, 40) for the sinusoid.
-        activation: a name in :data:`~pullback.models.activations.ACTIVATIONS`.
+        activation: a name in :data:`pullback.registries.ACTIVATIONS`.
     """
 
     inputs: int = eqx.field(static=True, default=1)
     outputs: int = eqx.field(static=True, default=1)
     hidden: tuple[int, ...] = eqx.field(static=True, default=(40, 40))
     activation: str = eqx.field(static=True, default="silu")
+
+    @classmethod
+    def for_shape(
+        cls,
+        shape: tuple[int, ...],
+        outputs: int,
+        *,
+        hidden: tuple[int, ...] = (40, 40),
+        activation: str = "silu",
+    ) -> "MLP":
+        """The network for examples of any shape, which are flattened."""
+        return cls(math.prod(shape), outputs, tuple(hidden), activation)
 
     def __check_init__(self):
         find_activation(self.activation)
@@ -40,9 +53,10 @@ class MLP(eqx.Module):
         return params
 
     def apply(
-        self, params: Params, x: Float[Array, "batch inputs"]
+        self, params: Params, x: Float[Array, "batch *shape"]
     ) -> Float[Array, "batch outputs"]:
-        """The network's outputs."""
+        """The network's outputs; what of ``x`` is no batch axis is flattened."""
+        x = flatten(x)
         activation = find_activation(self.activation)
         last = len(self.hidden)
         for i in range(last + 1):
@@ -50,3 +64,8 @@ class MLP(eqx.Module):
             if i < last:
                 x = activation(x)
         return x
+
+
+def flatten(x: Float[Array, "batch *shape"]) -> Float[Array, "batch inputs"]:
+    """Each example as one vector."""
+    return x if x.ndim == 2 else x.reshape(x.shape[0], -1)

@@ -6,11 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
-from pullback.meta import autotune, multihost, training
+from pullback.meta import autotune, multihost
 from pullback.meta.training import Block, TrainState
-from pullback.runs.build import WARM_UP, Experiment, assemble, evaluate_theta
+from pullback.runs.build import WARM_UP, Experiment, assemble
 from pullback.runs.config import RunConfig
 from pullback.runs.formatting import duration
 
@@ -67,24 +65,15 @@ def measure_pace(
     Returns:
         Seconds of a meta-step, and of its compilation.
     """
-    settings = experiment.config.training
     blocks: list[Block] = []
 
     def on_block(state: TrainState, block: Block) -> bool:
         blocks.append(block)
         return sum(b.seconds for b in blocks[1:]) > warm_up
 
-    training.train(
-        experiment.algorithm,
-        experiment.params,
-        experiment.tasks("train"),
-        steps=1_000_000,
-        key=jax.random.fold_in(jax.random.key(settings.seed), WARM_UP),
-        tasks_per_step=settings.tasks_per_step,
-        optimizer=experiment.optimizer,
-        on_block=on_block,
-        strategy=settings.strategy,
-        devices=devices,
+    # Verdicts are of no interest here, and "raise" would end the measurement.
+    experiment.train(
+        WARM_UP, steps=1_000_000, on_block=on_block, on_bad_verdict="warn", devices=devices
     )
     steady = blocks[1:]
     pace = sum(b.seconds for b in steady) / sum(map(len, steady))
@@ -95,8 +84,7 @@ def measure_validation(experiment: Experiment, devices: int | None = None) -> fl
     """How many seconds a validation takes here, compilation left out."""
     settings = experiment.config.training
     validate = functools.partial(
-        evaluate_theta,
-        experiment,
+        experiment.evaluate,
         experiment.fresh_state().theta,
         experiment.tasks("validation"),
         count=settings.validation_tasks,
@@ -130,7 +118,8 @@ def fill(
         pace += validation / experiment.config.training.validate_every
     # The pace differs between processes; the first one's counts.
     _, steps = multihost.agree(False, max(1, round(seconds / pace)))
-    return assemble(_with_training(experiment, steps=steps), experiment.split, experiment.images)
+    config = _with_training(experiment, steps=steps)
+    return assemble(config, experiment.summary, experiment.split, experiment.data)
 
 
 def with_strategy(experiment: Experiment, devices: int | None = None) -> tuple[Experiment, str]:
@@ -143,17 +132,9 @@ def with_strategy(experiment: Experiment, devices: int | None = None) -> tuple[E
     Returns:
         The experiment, and the choice in words.
     """
-    settings = experiment.config.training
     choices: list[autotune.Choice] = []
-    training.train(
-        experiment.algorithm,
-        experiment.params,
-        experiment.tasks("train"),
-        steps=settings.steps,
-        key=jax.random.fold_in(jax.random.key(settings.seed), WARM_UP),
-        tasks_per_step=settings.tasks_per_step,
-        optimizer=experiment.optimizer,
-        on_bad_verdict=settings.on_bad_verdict,
+    experiment.train(
+        WARM_UP,
         on_block=lambda state, block: True,
         on_choice=choices.append,
         strategy="measure",

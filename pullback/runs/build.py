@@ -8,29 +8,22 @@ import jax
 import numpy as np
 import optax
 
-from pullback import algorithms
 from pullback.algorithms import MetaAlgorithm, Raise
-from pullback.core import registry
 from pullback.core.errors import InputError
 from pullback.core.problem import Loss
+from pullback.core.scores import Score
 from pullback.core.trees import Params
 from pullback.implicit.certificate import Certify
-from pullback.linear import LINEAR_SOLVERS
 from pullback.meta import evaluation, training
 from pullback.meta.evaluation import Evaluation, Metric
-from pullback.meta.training import TrainState
-from pullback.models import MLP, Conv4, accuracy, cross_entropy, mean_squared_error
-from pullback.runs.config import RunConfig
-from pullback.solvers import SOLVERS
-from pullback.tasks import (
-    ClassSplit,
-    ImageSet,
-    Sinusoid,
-    TaskDistribution,
-    draw_split,
-    episodes,
-    find_dataset,
-)
+from pullback.meta.training import TrainResult, TrainState
+from pullback.models.objectives import CLASSIFICATION, Objective
+from pullback.registries import ALGORITHMS, DATASETS, LINEAR_SOLVERS, MODELS, SOLVERS
+from pullback.runs.config import SETTINGS, RunConfig
+from pullback.runs.folder import Run
+from pullback.tasks import ClassSet, ClassSplit, TaskDistribution, TaskFamily, draw_split, episodes
+from pullback.tasks.datasets import Data, DataSummary, gives_classes, load, summarise_data
+from pullback.tasks.images import DRAWING
 
 PARTS = ("train", "validation", "test")
 # What each stream of random numbers is folded in with; any two must differ.
@@ -43,27 +36,32 @@ class Experiment:
 
     Args:
         config: the settings.
+        summary: what a model must know of the data.
+        data: what the data set gave; None where only the model is needed.
         split: the classes; None where there are none.
-        images: the whole image set; None where tasks are computed.
-        model: the network.
+        model: the network, with ``init(key)`` and ``apply(params, x)``.
         params: its parameters before training.
         loss: ``loss(params, batch)``.
-        metric: the score on a query set.
+        metric: of a query set; its mean over tasks is the score.
         algorithm: the meta-learning algorithm.
         optimizer: the outer optimiser.
-        higher_is_better: whether a higher score is better.
     """
 
     config: RunConfig
+    summary: DataSummary
+    data: Data | None
     split: ClassSplit | None
-    images: ImageSet | None
-    model: Conv4 | MLP
+    model: Any
     params: Params
     loss: Loss
     metric: Metric
     algorithm: MetaAlgorithm
     optimizer: optax.GradientTransformation
-    higher_is_better: bool
+
+    @property
+    def score(self) -> Score:
+        """What a task is judged by."""
+        return self.summary.score
 
     def tasks(self, part: str) -> TaskDistribution:
         """The tasks of one part; rotated classes and distorted images only in meta-training.
@@ -77,60 +75,145 @@ class Experiment:
         Raises:
             InputError: if the part has too few classes or examples.
         """
-        data = self.config.data
-        if self.images is None or self.split is None:
-            return Sinusoid(data.shots, data.queries)
-        training = part == "train"
-        return episodes_of(
-            self.images.select(self.split.classes(part)),
-            self.config,
-            rotations=bool(data.rotations) and training,
-            mirrors=bool(data.mirrors) and training,
-            distortion=_given(data.distortion) if training else 0.0,
-            kindred=_given(data.kindred) if training else 0.0,
-            called=f"the {part} classes",
-        )
+        if isinstance(self.data, TaskFamily):
+            return self.data.part(part)
+        assert self.data is not None and self.split is not None
+        data, training = self.config.data, part == "train"
+        augmented = {
+            name: getattr(data, name)
+            for name in ("rotations", "reflections", "distortion", "same_alphabet")
+            if training
+        }
+        classes = self.data.select(self.split.classes(part))
+        return episodes_of(classes, self.config, called=f"the {part} classes", **augmented)
 
     def fresh_state(self) -> TrainState:
         """The state before the first meta-step."""
         return training.start(self.algorithm, self.params, self.optimizer)
 
-    @property
-    def score_name(self) -> str:
-        """What the score is called."""
-        return "accuracy" if self.higher_is_better else "mean squared error"
+    def train(self, stream: int, **options: Any) -> TrainResult:
+        """Meta-train as configured.
+
+        Args:
+            stream: what the run's key is folded in with: ``TRAIN`` or ``WARM_UP``.
+            options: those of :func:`pullback.meta.training.train` that differ from the
+                configuration's.
+
+        Returns:
+            The result.
+        """
+        settings = self.config.training
+        configured = {
+            "steps": settings.steps,
+            "tasks_per_step": settings.tasks_per_step,
+            "on_bad_verdict": settings.on_bad_verdict,
+            "strategy": settings.strategy,
+        }
+        return training.train(
+            self.algorithm,
+            self.params,
+            self.tasks("train"),
+            key=jax.random.fold_in(jax.random.key(settings.seed), stream),
+            optimizer=self.optimizer,
+            **configured | options,
+        )
+
+    def evaluate(
+        self,
+        theta: Any,
+        tasks: TaskDistribution,
+        *,
+        count: int,
+        seed: int,
+        stream: int = EVALUATE,
+        on_block: Callable[[int], None] | None = None,
+        devices: int | None = None,
+    ) -> Evaluation:
+        """Adapt an initialisation to new tasks exactly as in training, and score it.
+
+        Args:
+            theta: the initialisation.
+            tasks: where tasks come from.
+            count: number of tasks.
+            seed: the same seed gives the same tasks.
+            stream: what the key is folded in with: ``EVALUATE`` or ``VALIDATE``.
+            on_block: called with the number of tasks done.
+            devices: the most devices of each process to use; all if None.
+
+        Returns:
+            The scores.
+        """
+        return evaluation.evaluate(
+            self.algorithm,
+            theta,
+            tasks,
+            metric=self.metric,
+            key=jax.random.fold_in(jax.random.key(seed), stream),
+            count=count,
+            on_block=on_block,
+            strategy=self.config.training.strategy,
+            devices=devices,
+        )
 
 
-def load_images(config: RunConfig, data_dir: str | None = None) -> ImageSet | None:
-    """The image set of a configuration; None where tasks are computed.
+def load_data(config: RunConfig, data_dir: str | None = None) -> Data:
+    """What the data set of a configuration gives.
 
     Args:
         config: the settings.
         data_dir: read from this folder in place of the configured one.
 
     Returns:
-        All its classes.
+        Examples sorted into classes, or tasks.
 
     Raises:
         DataError: if the data are missing or damaged.
     """
-    dataset = find_dataset(config.data.dataset)
-    if dataset.load is None:
-        return None
-    if config.data.data_dir is None:
-        return dataset.load()
-    return dataset.load(data_dir or config.data.data_dir or None)
+    data = config.data
+    return load(
+        DATASETS.find(data.dataset),
+        data_dir=data_dir or data.data_dir or None,
+        ways=data.ways,
+        shots=data.shots,
+        queries=data.queries,
+    )
+
+
+def summarise_unseen(config: RunConfig) -> DataSummary:
+    """What a model must know of the data, without loading examples.
+
+    Runs of earlier versions store no summary: their classes are of drawn characters.
+
+    Args:
+        config: the settings.
+
+    Returns:
+        The summary.
+    """
+    if gives_classes(DATASETS.find(config.data.dataset)):
+        return DataSummary(DRAWING, _given(config.data.ways), CLASSIFICATION.score)
+    return summarise_data(load_data(config), config.data.ways)
+
+
+def summary_of(run: Run) -> DataSummary:
+    """What a model must know of the data of a run."""
+    return summarise_unseen(run.config) if run.summary is None else run.summary
+
+
+def reopen(run: Run) -> Experiment:
+    """The experiment of a run, without its examples: enough to restore and adapt it."""
+    return assemble(run.config, summary_of(run), run.split)
 
 
 def build(
-    config: RunConfig, split: ClassSplit | None = None, images: ImageSet | None = None
+    config: RunConfig, split: ClassSplit | None = None, data: Data | None = None
 ) -> Experiment:
     """Build and check everything that a configuration names, before anything is computed.
 
     Args:
         config: the settings.
         split: the classes of a run that exists; drawn if None, which is for new runs only.
-        images: the image set, if it is loaded already.
+        data: what the data set gives, if it is loaded already.
 
     Returns:
         The experiment.
@@ -140,30 +223,37 @@ def build(
         DataError: if the data are missing or damaged.
     """
     # Whatever can be wrong without the data is found before they are loaded.
-    assemble(config, None, None)
-    images = load_images(config) if images is None else images
-    if images is not None and split is None:
-        data = config.data
+    assemble(config)
+    data = load_data(config) if data is None else data
+    if isinstance(data, ClassSet) and split is None:
+        given = config.data
         split = draw_split(
-            images,
-            _given(data.split_by),
-            _given(data.split_seed),
-            _given(data.validation_classes),
-            _given(data.test_classes),
+            data,
+            _given(given.split_by),
+            _given(given.split_seed),
+            _given(given.validation_classes),
+            _given(given.test_classes),
         )
-    built = assemble(config, split, images)
+    built = assemble(config, summarise_data(data, config.data.ways), split, data)
     for part in PARTS:
         built.tasks(part)
     return built
 
 
-def assemble(config: RunConfig, split: ClassSplit | None, images: ImageSet | None) -> Experiment:
-    """Put an experiment together from classes that are known already, and load nothing.
+def assemble(
+    config: RunConfig,
+    summary: DataSummary | None = None,
+    split: ClassSplit | None = None,
+    data: Data | None = None,
+) -> Experiment:
+    """Put an experiment together from what is known already, and load no examples.
 
     Args:
         config: the settings.
+        summary: what a model must know of the data; that of drawn characters if None and the data
+            set gives classes.
         split: the classes; never drawn here.
-        images: the image set.
+        data: what the data set gives; tasks are made if None, examples are not loaded.
 
     Returns:
         The experiment; whether its tasks can be drawn is not checked.
@@ -171,40 +261,38 @@ def assemble(config: RunConfig, split: ClassSplit | None, images: ImageSet | Non
     Raises:
         InputError: if the model, the solver and the algorithm do not fit each other.
     """
-    data, settings = config.data, config.model
-    classification = find_dataset(data.dataset).kind == "classification"
-    if classification:
-        model = Conv4(
-            ways=_given(data.ways),
-            width=_given(settings.width),
-            normalisation=_given(settings.normalisation),
-            groups=_given(settings.groups),
-            activation=settings.activation,
-            logit_scale=_given(settings.logit_scale),
+    objective: Objective = CLASSIFICATION
+    if data is None and not gives_classes(DATASETS.find(config.data.dataset)):
+        data = load_data(config)
+    if isinstance(data, TaskFamily):
+        objective = _given(data.objective)
+    summary = summarise_unseen(config) if summary is None else summary
+    if isinstance(data, ClassSet) and data.shape != summary.inputs:
+        raise InputError(
+            f"The examples of {data.name!r} have shape {list(data.shape)}, but the run was trained "
+            f"on shape {list(summary.inputs)}"
         )
-        loss, metric = cross_entropy(model.apply), accuracy(model.apply)
-    else:
-        model = MLP(hidden=_given(settings.hidden), activation=settings.activation)
-        loss = mean_squared_error(model.apply)
-        metric = loss
-    algorithm = make_algorithm(config, loss)
+    options = {name: getattr(config.model, name) for name in SETTINGS["model"]}
+    given = {name: value for name, value in options.items() if value is not None}
+    model = MODELS.find(config.model.model).make(summary.inputs, summary.outputs, **given)
+    loss = objective.loss(model.apply)
     key = jax.random.fold_in(jax.random.key(config.training.seed), PARAMS)
     return Experiment(
         config,
+        summary,
+        data,
         split,
-        images,
         model,
         model.init(key),
         loss,
-        metric,
-        algorithm,
+        loss if objective.metric is objective.loss else objective.metric(model.apply),
+        make_algorithm(config, loss),
         training.default_optimizer(
             config.training.steps,
             config.training.learning_rate,
             config.training.clip_norm,
             config.algorithm.strength_learning_rate,
         ),
-        classification,
     )
 
 
@@ -215,41 +303,49 @@ def make_algorithm(config: RunConfig, loss: Loss) -> MetaAlgorithm:
         InputError: if they do not fit each other, as MAML and a solver without derivative.
     """
     given = config.algorithm
-    line = registry.find("algorithm", algorithms.ALGORITHMS, given.name)
-    entry = registry.find("solver", SOLVERS, given.solver)
-    solver = entry.make(given.inner_steps, given.inner_learning_rate, given.inner_momentum)
-    options: dict[str, Any] = {"solver": solver, "strength": given.strength or None}
-    if line.implicit:
-        linear = registry.find("linear solver", LINEAR_SOLVERS, _given(given.linear_solver))
-        options["linear_solver"] = linear.make(
-            _given(given.linear_steps), _given(given.linear_rtol)
+    entry = ALGORITHMS.find(given.name)
+    # Whatever a setting and a parameter of the algorithm both are called.
+    options: dict[str, Any] = {
+        name: getattr(given, name)
+        for name in SETTINGS["algorithm"]
+        if name != "name" and getattr(given, name) is not None
+    }
+    options["strength"] = given.strength or None
+    if given.solver is not None:
+        options["solver"] = SOLVERS.find(given.solver).make(
+            steps=given.inner_steps,
+            learning_rate=given.inner_learning_rate,
+            momentum=given.inner_momentum,
         )
-        options["damping"] = given.damping
-        if given.strength_margin:
-            options["raise_strength"] = Raise(given.strength_margin)
-        # A quarter of the tasks is enough to know how a run fares, and costs little; a policy that
-        # acts on verdicts needs every one of them (docs/certificate.md).
-        watched = config.training.on_bad_verdict == "warn"
-        options["certify"] = Certify(share=0.25 if watched else 1.0)
-    if given.fit is not None:
-        options["fit"] = given.fit
+    if given.linear_solver is not None:
+        options["linear_solver"] = LINEAR_SOLVERS.find(given.linear_solver).make(
+            steps=given.linear_steps, rtol=given.linear_rtol
+        )
+    if given.strength_margin:
+        options["raise_strength"] = Raise(given.strength_margin)
+    # A quarter of the tasks is enough to know how a run fares, and costs little; a policy that
+    # acts on verdicts needs every one of them (docs/certificate.md).
+    watched = config.training.on_bad_verdict == "warn"
+    options["certify"] = Certify(share=0.25 if watched else 1.0)
     if given.learn_strength not in (None, "none"):
-        assert line.learned is not None  # resolve() refuses the setting otherwise.
-        return line.learned(loss, form=given.learn_strength, **options)
-    return line.make(loss, **options)
+        entry = entry.with_learned_strength()
+        options["form"] = given.learn_strength
+    return entry.make(loss, **options)
 
 
 def episodes_of(
-    images: ImageSet,
-    config: RunConfig,
-    *,
-    rotations: bool = False,
-    mirrors: bool = False,
-    distortion: float = 0.0,
-    kindred: float = 0.0,
-    called: str,
+    classes: ClassSet, config: RunConfig, *, called: str, **augmented: Any
 ) -> TaskDistribution:
     """Episodes from some classes, by the ways, shots and queries of a configuration.
+
+    Args:
+        classes: to draw from.
+        config: the settings.
+        called: what the classes are, for messages.
+        augmented: ``rotations`` and other views of the classes, none unless given.
+
+    Returns:
+        The tasks.
 
     Raises:
         InputError: if the classes or their examples are too few; says whose.
@@ -257,14 +353,11 @@ def episodes_of(
     data = config.data
     try:
         return episodes(
-            images,
+            classes,
             ways=_given(data.ways),
-            shots=data.shots,
-            queries=data.queries,
-            rotations=rotations,
-            mirrors=mirrors,
-            distortion=distortion,
-            kindred=kindred,
+            shots=_given(data.shots),
+            queries=_given(data.queries),
+            **augmented,
         )
     except InputError as error:
         raise InputError(f"For {called}: {error}") from None
@@ -285,40 +378,3 @@ def summarise(scores: Evaluation) -> dict[str, Any]:
             "inner_residual": float(np.mean(scores.inner_residuals)),
             "failed_tasks": scores.failed,
         }
-
-
-def evaluate_theta(
-    experiment: Experiment,
-    theta: Any,
-    tasks: TaskDistribution,
-    *,
-    count: int,
-    seed: int,
-    on_block: Callable[[int], None] | None = None,
-    devices: int | None = None,
-) -> Evaluation:
-    """Adapt an initialisation to new tasks exactly as in training, and score it.
-
-    Args:
-        experiment: whose algorithm adapts.
-        theta: the initialisation.
-        tasks: where tasks come from.
-        count: number of tasks.
-        seed: the same seed gives the same tasks.
-        on_block: called with the number of tasks done.
-        devices: the most devices of each process to use; all if None.
-
-    Returns:
-        The scores.
-    """
-    return evaluation.evaluate(
-        experiment.algorithm,
-        theta,
-        tasks,
-        metric=experiment.metric,
-        key=jax.random.fold_in(jax.random.key(seed), EVALUATE),
-        count=count,
-        on_block=on_block,
-        strategy=experiment.config.training.strategy,
-        devices=devices,
-    )

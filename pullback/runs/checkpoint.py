@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pullback.core.errors import InputError, StorageError
+from pullback.core.scores import ACCURACY, Score
 
 
 class Stepped(Protocol):
@@ -35,8 +36,8 @@ def save(
     state: Stepped,
     *,
     seed: int,
-    score: float | None = None,
-    higher_is_better: bool = True,
+    value: float | None = None,
+    score: Score = ACCURACY,
 ) -> int:
     """Save a training state; a step that is saved already is left as it is.
 
@@ -44,8 +45,8 @@ def save(
         folder: the folder of all checkpoints of a run.
         state: what to save.
         seed: the run's seed, which with the step gives every later random number.
-        score: the validation score; None if there is none for this step.
-        higher_is_better: whether the best checkpoint is that of the highest score.
+        value: of the validation score; None if there is none for this step.
+        score: what it is of, which says which checkpoint is the best.
 
     Returns:
         The step saved.
@@ -55,10 +56,10 @@ def save(
     """
     step = int(state.step)
     # A score that is not a number cannot be ranked, and must not count as the best.
-    metrics = None if score is None or not math.isfinite(score) else {"score": float(score)}
+    metrics = None if value is None or not math.isfinite(value) else {"score": float(value)}
     tree = {"state": _arrays(state), "seed": np.asarray(seed, np.int64)}
     try:
-        with _manager(folder, higher_is_better=higher_is_better) as manager:
+        with _manager(folder, score) as manager:
             if step in manager.all_steps():
                 return step
             manager.save(step, args=_args().StandardSave(tree), metrics=metrics, force=True)
@@ -72,16 +73,14 @@ def save(
     return step
 
 
-def restore(
-    folder: Path, like: State, which: str | int = "last", *, higher_is_better: bool = True
-) -> State:
+def restore(folder: Path, like: State, which: str | int = "last", score: Score = ACCURACY) -> State:
     """Read a training state back.
 
     Args:
         folder: the folder of all checkpoints of a run.
         like: a state of the same structure, shapes and dtypes.
         which: ``"last"``, ``"best"``, or a step.
-        higher_is_better: as given to :func:`save`.
+        score: as given to :func:`save`.
 
     Returns:
         The state, equal to the one saved in every bit.
@@ -89,7 +88,7 @@ def restore(
     Raises:
         InputError: if there is no such checkpoint, it is broken, or it is of another model.
     """
-    step = find(folder, which, higher_is_better=higher_is_better)
+    step = find(folder, which, score)
     try:
         with _quiet():
             import orbax.checkpoint as ocp
@@ -141,13 +140,13 @@ def scores(folder: Path) -> dict[int, float]:
     return found
 
 
-def find(folder: Path, which: str | int = "last", *, higher_is_better: bool = True) -> int:
+def find(folder: Path, which: str | int = "last", score: Score = ACCURACY) -> int:
     """The step of a checkpoint.
 
     Args:
         folder: the folder of all checkpoints of a run.
         which: ``"last"``, ``"best"``, or a step.
-        higher_is_better: as given to :func:`save`.
+        score: as given to :func:`save`.
 
     Returns:
         The step.
@@ -164,9 +163,8 @@ def find(folder: Path, which: str | int = "last", *, higher_is_better: bool = Tr
         scored = scores(folder)
         if not scored:
             return existing[-1]
-        sign = 1 if higher_is_better else -1
         # Of equal ones the latest, which is also the one that Orbax keeps.
-        return max(scored, key=lambda step: (sign * scored[step], step))
+        return max(scored, key=lambda step: (score.better(scored[step]), step))
     if not str(which).isdecimal() or int(which) not in existing:
         raise InputError(
             f"There is no checkpoint {which!r} in {str(folder)!r}",
@@ -202,14 +200,14 @@ def _alone() -> Any:
 
 
 @contextlib.contextmanager
-def _manager(folder: Path, *, higher_is_better: bool) -> Iterator[Any]:
+def _manager(folder: Path, score: Score) -> Iterator[Any]:
     with _quiet():
         import orbax.checkpoint as ocp
         from orbax.checkpoint import checkpoint_managers as policies
 
         best = policies.BestN(
             get_metric_fn=lambda metrics: metrics["score"],
-            reverse=not higher_is_better,
+            reverse=not score.higher_is_better,
             n=1,
             keep_checkpoints_without_metrics=False,
         )
@@ -220,7 +218,7 @@ def _manager(folder: Path, *, higher_is_better: bool) -> Iterator[Any]:
             enable_async_checkpointing=False,
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(KEPT), best]),
             best_fn=lambda metrics: metrics["score"],
-            best_mode="max" if higher_is_better else "min",
+            best_mode="max" if score.higher_is_better else "min",
         )
         with ocp.CheckpointManager(folder.resolve(), options=options) as manager:
             yield manager

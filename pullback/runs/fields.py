@@ -1,11 +1,17 @@
-"""The kinds of values that settings may have, each checked with the allowed ones in words."""
+"""The fields of a schema: what values a setting may have, its default, and what it is for.
 
+A setting is written once, as a field of a dataclass. The reader of configurations, the options of
+the command line and the table of the documents all come from there.
+"""
+
+import dataclasses
 import math
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from pullback.core.errors import InputError, unknown_name
+from pullback.core.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -15,10 +21,79 @@ class Kind:
     Args:
         allowed: the same in words.
         read: gives the value in its own type; raises ValueError for any other.
+        option: the type of the command line's option.
+        parse: the value of an option's text, where the option's type is not the setting's own.
     """
 
     allowed: str
     read: Callable[[Any], Any]
+    option: type = str
+    parse: Callable[[str], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Default:
+    """A default that depends on other settings.
+
+    Args:
+        text: what it comes to, in words.
+        of: the value, from what the settings before it have chosen.
+    """
+
+    text: str
+    of: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class Applies:
+    """When a run has a use for a setting.
+
+    Args:
+        text: in words: ``"algorithms that solve a linear system"``.
+        to: whether it applies, from what the run is made of.
+        owner: what it would belong to, for the message where it does not apply.
+    """
+
+    text: str
+    to: Callable[[Any], bool]
+    owner: Callable[[Any], str]
+
+
+ALWAYS = Applies("always", lambda made_of: True, lambda made_of: "every run")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Everything about one setting.
+
+    Args:
+        kind: its values.
+        default: a value, or a :class:`Default`; None where the owner alone decides.
+        help: one or two sentences for a person.
+        applies: when a run has a use for it.
+        resumable: whether a run that goes on may have another value.
+        flag: the command line's option without dashes, if it is not the name.
+        former: what the setting was called in earlier versions; still read, and a hidden option.
+    """
+
+    kind: Kind
+    default: Any
+    help: str
+    applies: Applies = ALWAYS
+    resumable: bool = False
+    flag: str | None = None
+    former: str | None = None
+
+
+def setting(kind: Kind, default: Any, help: str, **more: Any) -> Any:
+    """A field of a dataclass that is a setting; the arguments are those of :class:`Setting`."""
+    described = Setting(kind, default, help, **more)
+    return dataclasses.field(default=None, metadata={"setting": described})
+
+
+def settings_of(section: type) -> dict[str, Setting]:
+    """The settings of a dataclass, by name."""
+    return {f.name: f.metadata["setting"] for f in dataclasses.fields(section)}
 
 
 def whole(least: int) -> Kind:
@@ -29,7 +104,7 @@ def whole(least: int) -> Kind:
             raise ValueError
         return value
 
-    return Kind(f"whole numbers from {least}", read)
+    return Kind(f"whole numbers from {least}", read, int)
 
 
 def number(allowed: str, fits: Callable[[float], bool]) -> Kind:
@@ -42,7 +117,7 @@ def number(allowed: str, fits: Callable[[float], bool]) -> Kind:
             raise ValueError
         return float(value)
 
-    return Kind(allowed, read)
+    return Kind(allowed, read, float)
 
 
 def text(value: Any) -> str:
@@ -65,29 +140,47 @@ def _widths(value: Any) -> tuple[int, ...]:
     return tuple(each.read(item) for item in value)
 
 
+def _names(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple) or not all(isinstance(n, str) for n in value):
+        raise ValueError
+    return tuple(name.strip() for name in value if name.strip())
+
+
+def _parts(given: str) -> list[str]:
+    return given.split(",")
+
+
 POSITIVE = number("numbers above 0", lambda x: x > 0)
 FROM_ZERO = number("numbers from 0", lambda x: x >= 0)
 SHARE = number("0 ≤ number < 1", lambda x: 0 <= x < 1)
 WHOLE_SHARE = number("numbers from 0 to 1", lambda x: 0 <= x <= 1)
-FLAG = Kind("true or false", _flag)
-WIDTHS = Kind("a list of whole numbers from 1", _widths)
+FLAG = Kind("true or false", _flag, bool)
+WIDTHS = Kind(
+    "whole numbers from 1 with commas between them, as in 40,40",
+    _widths,
+    parse=lambda given: [int(part) for part in _parts(given)],
+)
+NAMES = Kind("a list of names", _names, parse=_parts)
 FOLDER = Kind("a folder, or empty", text)
 
 
-def one_of(what: str, names: Any) -> Kind:
-    """A name out of a collection; the wrong one is told the nearest."""
+def one_of(what: str, names: Iterable[str]) -> Kind:
+    """A name out of a collection; the wrong one is told the nearest.
+
+    Args:
+        what: the name names.
+        names: a collection, or a registry, whose entries may also be given as
+            ``package.module:attribute``.
+    """
 
     def read(value: Any) -> str:
+        if isinstance(names, Registry):
+            return names.find(text(value)).name
         if text(value) not in names:
             raise unknown_name(what, value, names)
         return value
 
     return Kind(", ".join(names), read)
-
-
-def setting(kind: Kind, default: Any = MISSING) -> Any:
-    """A field of a dataclass that holds a value of that kind."""
-    return field(default=default, metadata={"kind": kind})
 
 
 def read(kind: Kind, name: str, value: Any) -> Any:
@@ -110,3 +203,17 @@ def read(kind: Kind, name: str, value: Any) -> Any:
         raise
     except ValueError:
         raise InputError(f"{name} is {value!r}", allowed=kind.allowed) from None
+
+
+def parse(kind: Kind, name: str, given: Any) -> Any:
+    """What an option of the command line means; not yet checked for its range.
+
+    Raises:
+        InputError: if the text cannot be parsed.
+    """
+    if kind.parse is None:
+        return given
+    try:
+        return kind.parse(given)
+    except ValueError:
+        raise InputError(f"{name} is {given!r}", allowed=kind.allowed) from None

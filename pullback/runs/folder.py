@@ -11,21 +11,27 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pullback.core.errors import InputError, StorageError
+from pullback.core.scores import Score
+from pullback.registries import DATASETS
 from pullback.runs import config as configs
 from pullback.runs.config import RunConfig
-from pullback.tasks import DATASETS, ClassSplit
+from pullback.tasks import ClassSplit, gives_classes
+from pullback.tasks.datasets import DataSummary
 
 CONFIG = "config.toml"
 SPLIT = "split.json"
+DATA = "data.json"
 METRICS = "metrics.jsonl"
 VERSIONS = "versions.json"
 PLOT = "plot.png"
 CHECKPOINTS = "checkpoints"
 EVALUATIONS = "evaluations"
 PACKAGES = ("pullback", "jax", "jaxlib", "numpy", "optax", "equinox")
+
+Parsed = TypeVar("Parsed")
 
 
 @dataclass(frozen=True)
@@ -36,20 +42,29 @@ class Run:
         folder: where it is.
         config: its settings.
         split: its classes; None where tasks are computed and there are no classes.
+        summary: what a model must know of its data; None in a run of an earlier version.
     """
 
     folder: Path
     config: RunConfig
     split: ClassSplit | None
+    summary: DataSummary | None = None
 
     @classmethod
-    def create(cls, folder: Path | str, config: RunConfig, split: ClassSplit | None) -> "Run":
+    def create(
+        cls,
+        folder: Path | str,
+        config: RunConfig,
+        split: ClassSplit | None,
+        summary: DataSummary | None = None,
+    ) -> "Run":
         """Start a run in a new folder.
 
         Args:
             folder: must not exist yet, or be empty.
             config: written to ``config.toml``.
             split: written to ``split.json``.
+            summary: written to ``data.json``.
 
         Returns:
             The run.
@@ -65,8 +80,10 @@ class Run:
         write_text(folder / CONFIG, config.to_toml())
         if split is not None:
             write_json(folder / SPLIT, split.to_dict())
+        if summary is not None:
+            write_json(folder / DATA, summary.to_dict())
         write_json(folder / VERSIONS, versions())
-        return cls(folder, config, split)
+        return cls(folder, config, split, summary)
 
     @classmethod
     def open(cls, folder: Path | str) -> "Run":
@@ -97,14 +114,16 @@ class Run:
         except InputError as error:
             raise InputError(f"The run {str(folder)!r} cannot be opened: {error}") from None
         split = None
-        if DATASETS[config.data.dataset].kind == "classification":
-            split = _read_split(folder / SPLIT)
-            if split.dataset != config.data.dataset:
+        if (folder / SPLIT).exists() or gives_classes(DATASETS.find(config.data.dataset)):
+            split = _read(folder / SPLIT, ClassSplit.from_dict)
+            registered = config.data.dataset in DATASETS
+            if registered and split.dataset != config.data.dataset:
                 raise InputError(
                     f"{str(folder / SPLIT)!r} is a split of {split.dataset!r}, but the run's "
                     f"data set is {config.data.dataset!r}"
                 )
-        return cls(folder, config, split)
+        summary = _read(folder / DATA, DataSummary.from_dict) if (folder / DATA).exists() else None
+        return cls(folder, config, split, summary)
 
     @property
     def checkpoints(self) -> Path:
@@ -164,12 +183,11 @@ class Run:
             records.append(record)
         return [r for r in records if kind is None or r.get("kind") == kind]
 
-    def best_validation(self, *, higher_is_better: bool) -> dict[str, Any]:
+    def best_validation(self, score: Score) -> dict[str, Any]:
         """The line of the best validation so far; empty if there is none."""
-        sign = 1 if higher_is_better else -1
         lines = [line for line in self.metrics("validation") if "mean" in line]
         # Of equal ones the latest, as with checkpoints.
-        return max(lines, key=lambda line: (sign * line["mean"], line["step"]), default={})
+        return max(lines, key=lambda line: (score.better(line["mean"]), line["step"]), default={})
 
     def rewind(self, step: int) -> None:
         """Drop the metrics beyond a step, and a last line that was cut.
@@ -338,10 +356,10 @@ def read_json(path: Path) -> dict[str, Any]:
     return record
 
 
-def _read_split(path: Path) -> ClassSplit:
+def _read(path: Path, parse: Callable[[dict[str, Any]], Parsed]) -> Parsed:
     stored = read_json(path)
     try:
-        return ClassSplit.from_dict(stored)
+        return parse(stored)
     except InputError as error:
         raise InputError(f"The file {str(path)!r} is broken: {error}") from None
 

@@ -1,30 +1,9 @@
-"""Numbers in words: how scores, times and residuals are written for a person."""
+"""How times, residuals and evaluations are written for a person."""
 
 from collections.abc import Mapping
 from typing import Any
 
-
-def score_text(
-    score: str, mean: float | None, interval: float | None = None, *, spread: bool = True
-) -> str:
-    """A score with its 95 % confidence interval, in the unit it is read in.
-
-    Args:
-        score: ``"accuracy"`` or ``"mean squared error"``.
-        mean: the mean over tasks; None if it was not finite.
-        interval: half the width of its interval.
-        spread: show the interval.
-
-    Returns:
-        For instance ``"93.4 % ± 0.5"``.
-    """
-    if mean is None or mean != mean:
-        return "not finite"
-    scale, digits, unit = (100, 1, " %") if score == "accuracy" else (1, 3, "")
-    text = f"{scale * mean:.{digits}f}{unit}"
-    if not spread or interval is None or interval != interval:
-        return text
-    return f"{text} ± {scale * interval:.{digits}f}"
+from pullback.core.scores import Score
 
 
 def percent(value: float | None) -> str:
@@ -49,16 +28,22 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
-def evaluation_text(record: Mapping[str, Any], label: str | None = None) -> str:
+def task_text(ways: int | None, shots: int | None) -> str:
+    """What a task is, in words; empty where it has neither classes nor support points."""
+    if ways:
+        return f"{ways}-way {shots}-shot"
+    return f"{shots} support points" if shots else ""
+
+
+def evaluation_text(score: Score, record: Mapping[str, Any], label: str | None = None) -> str:
     """An evaluation in one sentence, with all that belongs to its number."""
-    task = f"{record['shots']} support points"
-    if record.get("ways"):
-        task = f"{record['ways']}-way {record['shots']}-shot"
+    task = task_text(record.get("ways"), record.get("shots"))
     label = label or f"{record['part']}, checkpoint of step {record['step']}"
-    score = score_text(record["score"], record.get("mean"), record.get("interval"))
+    written = score.text(record.get("mean"), record.get("interval"))
     text = (
-        f"{record['score'].capitalize()} {score} ({label}; {task}, {record['tasks']} tasks, 95 % "
-        f"interval; inner residual {number(record.get('inner_residual'), 2)}"
+        f"{score.name.capitalize()} {written} ({label}; {task}{', ' if task else ''}"
+        f"{record['tasks']} tasks, 95 % interval; "
+        f"inner residual {number(record.get('inner_residual'), 2)}"
     )
     if record.get("normalisation"):
         text += f"; normalisation {record['normalisation']}"

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pullback.core.scores import Score
 from pullback.runs.config import describe_strength
 from pullback.runs.folder import Run, write_with
+from pullback.runs.formatting import task_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +26,7 @@ _SPARE = (PURPLE, SKY, GREY)
 
 @dataclass(frozen=True)
 class Fit:
-    """One algorithm's fit of a sine wave.
+    """One algorithm's fit of a curve.
 
     Args:
         name: the algorithm.
@@ -35,12 +37,12 @@ class Fit:
     y: np.ndarray
 
 
-def draw_run(run: Run, score: str) -> Path:
+def draw_run(run: Run, score: Score) -> Path:
     """Draw a run's loss, validation and residuals into its ``plot.png``.
 
     Args:
         run: the run; its metrics so far are drawn.
-        score: ``"accuracy"`` or ``"mean squared error"``.
+        score: what the validations are of.
 
     Returns:
         The file written.
@@ -54,11 +56,11 @@ def draw_run(run: Run, score: str) -> Path:
     above, middle, below, *last = figure.subplots(4 if certified else 3, 1, sharex=True)
     _line(above, steps, "loss", GREY, "query loss in meta-training")
     style(above, "loss")
-    if score != "accuracy":
+    if not score.percent:
         logarithmic(above)
     _band(middle, validations, "step", BLUE, "validation, mean with 95 % interval", score)
-    style(middle, _axis_name(score))
-    if score != "accuracy":
+    style(middle, score.axis)
+    if not score.percent:
         logarithmic(middle)
     _line(below, steps, "inner_residual", ORANGE, "inner problem")
     _line(below, steps, "linear_residual", GREEN, "linear solve")
@@ -75,12 +77,12 @@ def draw_run(run: Run, score: str) -> Path:
     return save(figure, run.plot)
 
 
-def draw_comparison(runs: Mapping[str, Run], score: str, path: Path, subtitle: str) -> Path:
+def draw_comparison(runs: Mapping[str, Run], score: Score, path: Path, subtitle: str) -> Path:
     """Draw the validation curves of several runs against meta-steps and against seconds.
 
     Args:
         runs: runs by the name of their algorithm.
-        score: ``"accuracy"`` or ``"mean squared error"``.
+        score: what the validations are of.
         path: the file to write.
         subtitle: what was compared.
 
@@ -98,12 +100,12 @@ def draw_comparison(runs: Mapping[str, Run], score: str, path: Path, subtitle: s
             _band(panel, lines, against, COLOURS.get(name, spare), name, score)
     names = ("meta-step", "seconds of training, compilation left out")
     for panel, text in zip(axes, names, strict=True):
-        style(panel, _axis_name(score) if panel is axes[0] else "", legend=False)
+        style(panel, score.axis if panel is axes[0] else "", legend=False)
         panel.set_xlabel(text)
-        if score != "accuracy":
+        if not score.percent:
             logarithmic(panel)
     axes[0].legend(frameon=False, loc="best")
-    figure.suptitle(f"Validation {score}: {subtitle}", x=0.01, ha="left", fontsize=11)
+    figure.suptitle(f"Validation {score.name}: {subtitle}", x=0.01, ha="left", fontsize=11)
     return save(figure, path)
 
 
@@ -114,11 +116,11 @@ def draw_adaptation(
     fits: Sequence[Fit],
     path: Path,
 ) -> Path:
-    """Draw one new sine wave, its support points, and what each algorithm makes of them.
+    """Draw one new task of a curve, its support points, and what each algorithm makes of them.
 
     Args:
         x: where the curves are drawn.
-        truth: the sine wave.
+        truth: the curve.
         support: the points adapted to.
         fits: the adapted curves.
         path: the file to write.
@@ -189,10 +191,10 @@ def _band(
     against: str,
     colour: str,
     label: str,
-    score: str,
+    score: Score,
 ) -> None:
     found = [line for line in lines if "mean" in line]
-    scale = 100.0 if score == "accuracy" else 1.0
+    scale = score.scale
     x = np.asarray([line[against] for line in found], float)
     if against == "seconds":
         x -= [line["compilation"] for line in found]
@@ -226,16 +228,12 @@ def logarithmic(panel: "Axes") -> None:
     panel.yaxis.set_minor_formatter(NullFormatter())
 
 
-def _axis_name(score: str) -> str:
-    return "accuracy, %" if score == "accuracy" else score
-
-
 def _spares(count: int) -> list[str]:
     return [_SPARE[i % len(_SPARE)] for i in range(count)]
 
 
 def _title(run: Run) -> str:
     data, algorithm = run.config.data, run.config.algorithm
-    task = f"{data.ways}-way {data.shots}-shot" if data.ways else f"{data.shots} points"
-    text = f"{algorithm.name} on {data.dataset}, {task}"
+    task = task_text(data.ways, data.shots)
+    text = f"{algorithm.name} on {data.dataset}{', ' if task else ''}{task}"
     return text + (f", {describe_strength(run.config)}" if algorithm.strength else "")

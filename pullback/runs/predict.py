@@ -11,12 +11,13 @@ import numpy as np
 from pullback.core import results
 from pullback.core.errors import DataError, InputError, NumericalError
 from pullback.core.results import Verdict
-from pullback.models import Conv4, cross_entropy
+from pullback.models import cross_entropy
 from pullback.runs import build, checkpoint
 from pullback.runs.folder import Run
 from pullback.runs.score import describe_normalisation
 from pullback.tasks import read_class_folders, read_image
-from pullback.tasks.images import visible_entries
+from pullback.tasks.episodes import as_inputs
+from pullback.tasks.images import DRAWING, visible_entries
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,15 @@ def adapt_to_folders(
         DataError: if a folder or a picture cannot be read.
         NumericalError: if adaptation left the finite numbers.
     """
+    summary = build.summary_of(run)
     ways = run.config.data.ways
-    if ways is None:
+    if run.split is None or ways is None or len(summary.inputs) != 3:
         raise InputError(
             f"The run {str(run.folder)!r} is on {run.config.data.dataset!r}, which has no "
             "pictures to adapt to",
             allowed="runs on images",
         )
-    pictures, classes = read_class_folders(support)
+    pictures, classes = read_class_folders(support, summary.inputs)
     if len(classes) > ways:
         raise InputError(
             f"The folder {str(support)!r} holds {len(classes)} classes, but the run tells "
@@ -70,18 +72,16 @@ def adapt_to_folders(
             allowed=f"2 to {ways} classes",
             remedy=f"Take fewer, or train a run with --ways {len(classes)}",
         )
-    queries = read_queries(query, classes)
+    queries = read_queries(query, classes, summary.inputs)
 
-    built = build.assemble(run.config, run.split, None)
-    model = built.model
-    assert isinstance(model, Conv4)
+    built = build.reopen(run)
 
     def apply(params, x):
         # The last layer has an output per way; those without a class take no part.
-        return model.apply(params, x)[:, : len(classes)]
+        return built.model.apply(params, x)[:, : len(classes)]
 
     algorithm = build.make_algorithm(run.config, cross_entropy(apply))
-    step = checkpoint.find(run.checkpoints, which)
+    step = checkpoint.find(run.checkpoints, which, built.score)
     theta = checkpoint.restore(run.checkpoints, built.fresh_state(), step).theta
     labels = np.repeat(np.arange(len(classes)), [len(images) for images in pictures])
     batch = (_inputs(np.concatenate(pictures)), jnp.asarray(labels, jnp.int32))
@@ -114,12 +114,15 @@ def adapt_to_folders(
     }
 
 
-def read_queries(folder: Path | str, classes: tuple[str, ...]) -> list[Query]:
+def read_queries(
+    folder: Path | str, classes: tuple[str, ...], shape: tuple[int, ...] = DRAWING
+) -> list[Query]:
     """The pictures to classify: those directly in a folder, and those in folders of a class.
 
     Args:
         folder: the folder.
         classes: names that its sub-folders may have.
+        shape: height, width and channels of the images.
 
     Returns:
         The pictures, in the order of their names.
@@ -136,7 +139,7 @@ def read_queries(folder: Path | str, classes: tuple[str, ...]) -> list[Query]:
     found: list[Query] = []
     for entry in visible_entries(folder):
         if not entry.is_dir():
-            found.append(Query(entry, read_image(entry), None))
+            found.append(Query(entry, read_image(entry, shape), None))
             continue
         if entry.name not in classes:
             raise DataError(
@@ -145,7 +148,7 @@ def read_queries(folder: Path | str, classes: tuple[str, ...]) -> list[Query]:
                 remedy="Put pictures of unknown class directly into the query folder",
             )
         files = [file for file in visible_entries(entry) if file.is_file()]
-        found += [Query(file, read_image(file), entry.name) for file in files]
+        found += [Query(file, read_image(file, shape), entry.name) for file in files]
     if not found:
         raise DataError(
             f"The folder {str(folder)!r} holds no pictures", remedy="Put at least one into it"
@@ -154,4 +157,5 @@ def read_queries(folder: Path | str, classes: tuple[str, ...]) -> list[Query]:
 
 
 def _inputs(images: np.ndarray) -> jax.Array:
-    return jnp.asarray(images, jnp.float32)[..., None] / 255.0
+    # Grey pictures come without an axis of channels.
+    return as_inputs(jnp.asarray(images if images.ndim == 4 else images[..., None]))

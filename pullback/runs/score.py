@@ -7,23 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from pullback import models
 from pullback.core import results
 from pullback.core.errors import InputError, unknown_name
 from pullback.core.results import Verdict
 from pullback.meta.evaluation import Evaluation
+from pullback.registries import NORMALISATIONS
 from pullback.runs import build, checkpoint
 from pullback.runs.build import Experiment
-from pullback.runs.config import RunConfig
+from pullback.runs.config import SETTINGS, RunConfig
+from pullback.runs.fields import read
 from pullback.runs.folder import Run
-from pullback.tasks import TaskDistribution
+from pullback.tasks import ClassSet, TaskDistribution
 
 PARTS = ("test", "validation", "train", "unseen")
 BASELINE = "without meta-learning"
 
 
 @dataclass(frozen=True)
-class Score:
+class RunEvaluation:
     """The result of an evaluation of a run.
 
     Args:
@@ -50,7 +51,7 @@ def evaluate_run(
     built: Experiment | None = None,
     on_block: Callable[[int], None] | None = None,
     devices: int | None = None,
-) -> Score:
+) -> RunEvaluation:
     """Evaluate a checkpoint of a run, with the inner problem and solver it was trained with.
 
     Args:
@@ -81,19 +82,19 @@ def evaluate_run(
     changed = shots is not None or queries is not None
     if built is None or changed or data_dir:
         config = with_episodes(run.config, shots=shots, queries=queries)
-        images = build.load_images(config, data_dir)
-        built = build.assemble(config, run.split, images)
+        data = build.load_data(config, data_dir)
+        built = build.assemble(config, build.summary_of(run), run.split, data)
     source = evaluation_tasks(run, built, part, data_dir=data_dir)
     fresh = built.fresh_state()
     if baseline:
         which, step, theta = "start", 0, fresh.theta
     else:
-        step = checkpoint.find(run.checkpoints, which, higher_is_better=built.higher_is_better)
+        step = checkpoint.find(run.checkpoints, which, built.score)
         theta = checkpoint.restore(run.checkpoints, fresh, step).theta
     if on_block is not None:
         on_block(0)
-    scores = build.evaluate_theta(
-        built, theta, source, count=tasks, seed=seed, on_block=on_block, devices=devices
+    scores = built.evaluate(
+        theta, source, count=tasks, seed=seed, on_block=on_block, devices=devices
     )
     record = describe(built, scores) | {"part": part, "checkpoint": which, "step": step}
     record |= {"seed": seed, "data_dir": data_dir, "records": scores.records()}
@@ -101,7 +102,7 @@ def evaluate_run(
     if changed:
         name += f"-{built.config.data.shots}shot-{built.config.data.queries}query"
     run.store_evaluation(name, record)
-    return Score(record, scores)
+    return RunEvaluation(record, scores)
 
 
 def describe(built: Experiment, scores: Evaluation) -> dict[str, Any]:
@@ -113,7 +114,7 @@ def describe(built: Experiment, scores: Evaluation) -> dict[str, Any]:
         if code != Verdict.OK
     }
     return {
-        "score": built.score_name,
+        "score": built.score.name,
         **build.summarise(scores),
         "tasks": len(scores.scores),
         "ways": data.ways,
@@ -129,7 +130,7 @@ def describe_normalisation(config: RunConfig) -> str | None:
     name = config.model.normalisation
     if name is None:
         return None
-    transductive = "transductive" in models.NORMALISATIONS[name]
+    transductive = "transductive" in NORMALISATIONS[name]
     return f"{name}: {'transductive' if transductive else 'inductive'}"
 
 
@@ -180,11 +181,11 @@ def evaluation_tasks(
     Raises:
         InputError: if classes are missing from the data, or there are too few.
     """
-    if run.split is None or built.images is None:
+    if run.split is None or not isinstance(built.data, ClassSet):
         return built.tasks("test")
     if part == "unseen":
         known = {*run.split.train, *run.split.validation}
-        wanted = tuple(name for name in built.images.classes if name not in known)
+        wanted = tuple(name for name in built.data.classes if name not in known)
         if not wanted:
             where = f" in {data_dir!r}" if data_dir else ""
             raise InputError(
@@ -194,7 +195,7 @@ def evaluation_tasks(
     else:
         wanted = run.split.classes(part)
     return build.episodes_of(
-        built.images.select(wanted),
+        built.data.select(wanted),
         built.config,
         called=f"the {part} classes",
     )
@@ -203,6 +204,18 @@ def evaluation_tasks(
 def with_episodes(
     config: RunConfig, *, shots: int | None = None, queries: int | None = None
 ) -> RunConfig:
-    """The same configuration with other numbers of examples per task."""
+    """The same configuration with other numbers of examples per task.
+
+    Raises:
+        InputError: if the data set has no such number.
+    """
     changes = {n: x for n, x in (("shots", shots), ("queries", queries)) if x is not None}
+    for name, value in changes.items():
+        if getattr(config.data, name) is None:
+            owner = f"the data set {config.data.dataset!r}"
+            raise InputError(
+                f"{name} is {value!r}, but {owner} has no such setting",
+                remedy=f"Leave {name} out",
+            )
+        read(SETTINGS["data"][name].kind, name, value)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import numpy as np
 
 from pullback.core import results, trees
 from pullback.core.errors import NumericalError
 from pullback.core.results import Verdict
-from pullback.meta import evaluation, multihost, training
+from pullback.meta import multihost
 from pullback.meta.training import Block, TrainState
 from pullback.runs import checkpoint, plots
 from pullback.runs.build import TRAIN, VALIDATE, Experiment, summarise
@@ -93,7 +92,6 @@ class _Session:
         self.run, self.experiment, self.devices = run, experiment, devices
         self.on_event, self.wants_to_stop = on_event, should_stop
         self.settings = experiment.config.training
-        self.key = jax.random.key(self.settings.seed)
         self.validation_tasks = experiment.tasks("validation")
         self.interval = max(1, self.settings.steps // LINES)
         self.seconds, self.compilation = 0.0, 0.0
@@ -144,19 +142,11 @@ class _Session:
         stopped = self.should_stop()
         if int(state.step) < self.settings.steps and not stopped:
             try:
-                result = training.train(
-                    self.experiment.algorithm,
-                    self.experiment.params,
-                    self.experiment.tasks("train"),
-                    steps=self.settings.steps,
-                    key=jax.random.fold_in(self.key, TRAIN),
-                    tasks_per_step=self.settings.tasks_per_step,
-                    optimizer=self.experiment.optimizer,
+                result = self.experiment.train(
+                    TRAIN,
                     state=state,
                     on_block=self.on_block,
                     block_ends=self.settings.validate_every,
-                    on_bad_verdict=self.settings.on_bad_verdict,
-                    strategy=self.settings.strategy,
                     devices=self.devices,
                 )
             except NumericalError as error:
@@ -224,15 +214,13 @@ class _Session:
         def on_block(done: int) -> None:
             self.tell("validating", step=step, done=done, count=count)
 
-        scores = evaluation.evaluate(
-            self.experiment.algorithm,
+        scores = self.experiment.evaluate(
             state.theta,
             self.validation_tasks,
-            metric=self.experiment.metric,
-            key=jax.random.fold_in(self.key, VALIDATE),
             count=count,
+            seed=self.settings.seed,
+            stream=VALIDATE,
             on_block=on_block,
-            strategy=self.settings.strategy,
             devices=self.devices,
         )
         record = {
@@ -268,15 +256,15 @@ class _Session:
         if multihost.is_first():
             self.run.append(*records)
 
-    def save(self, state: TrainState, score: float | None = None) -> int:
+    def save(self, state: TrainState, value: float | None = None) -> int:
         if not multihost.is_first():
             return int(state.step)
         return checkpoint.save(
             self.run.checkpoints,
             state,
             seed=self.settings.seed,
-            score=score,
-            higher_is_better=self.experiment.higher_is_better,
+            value=value,
+            score=self.experiment.score,
         )
 
     def failed(self, error: NumericalError) -> NumericalError:
@@ -294,7 +282,7 @@ class _Session:
     def draw(self) -> None:
         if not multihost.is_first():
             return
-        plots.draw_run(self.run, self.experiment.score_name)
+        plots.draw_run(self.run, self.experiment.score)
 
     def tell(self, event: str, **data: Any) -> None:
         self.on_event(Event(event, data))

@@ -38,6 +38,11 @@ class Optax(eqx.Module):
         check_counts("Optax", steps=steps)
         self.optimizer, self.steps = optimizer, steps
 
+    @classmethod
+    def adam(cls, steps: int, learning_rate: float, momentum: float = 0.9) -> "Optax":
+        """Optax's Adam, its momentum being the decay of the first moment."""
+        return cls(optax.adam(learning_rate, b1=momentum), steps)
+
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
         """Minimise ``problem``, starting from ``theta``."""
 

@@ -80,6 +80,11 @@ class Scipy(eqx.Module):
             )
         self.method, self.options, self.jac = method, tuple(options.items()), bool(jac)
 
+    @classmethod
+    def lbfgsb(cls, steps: int) -> "Scipy":
+        """L-BFGS-B with at most ``steps`` iterations."""
+        return cls(options={"maxiter": steps})
+
     @property
     def steps(self) -> int | None:
         """The option ``maxiter``: how many iterations SciPy may take, None for its own limit."""

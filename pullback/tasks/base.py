@@ -1,9 +1,16 @@
-"""What a task is, and what a source of tasks is."""
+"""What a task is, what a source of tasks is, and what a data set gives."""
 
+import dataclasses
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
+
+from pullback.core.errors import InputError
+from pullback.models.objectives import CLASSIFICATION, REGRESSION, Objective
 
 
 class Task(eqx.Module):
@@ -25,3 +32,87 @@ class TaskDistribution(Protocol):
     def sample(self, key: PRNGKeyArray) -> Task:
         """One task drawn with ``key``."""
         ...
+
+
+@dataclass(frozen=True)
+class TaskFamily:
+    """Tasks for meta-training, validation and test, and what a model must know of them.
+
+    Args:
+        train: tasks to meta-train on.
+        validation: tasks to choose by; those of ``train`` if None, drawn with other keys.
+        test: tasks to report numbers on; those of ``train`` if None, drawn with other keys.
+        objective: the loss and the score. If None, batches are pairs ``(x, y)``: floating-point
+            ``y`` stands for regression, whole numbers for classification.
+        inputs: the shape of one example; that of ``x`` without its first axis if None.
+        outputs: how many numbers the model gives for an example; that of ``y`` without its first
+            axis if None, which classification must not leave open.
+    """
+
+    train: TaskDistribution
+    validation: TaskDistribution | None = None
+    test: TaskDistribution | None = None
+    objective: Objective | None = None
+    inputs: tuple[int, ...] | None = None
+    outputs: int | None = None
+
+    def part(self, part: str) -> TaskDistribution:
+        """The tasks of ``"train"``, ``"validation"`` or ``"test"``."""
+        return getattr(self, part) or self.train
+
+    def completed(self, name: str, ways: int | None = None) -> "TaskFamily":
+        """The same with nothing left open, read off the shapes of a task.
+
+        Args:
+            name: the data set's, for messages.
+            ways: number of classes, if that is known.
+
+        Returns:
+            The family, with its objective, inputs and outputs.
+
+        Raises:
+            InputError: if they cannot be read off.
+        """
+        if None not in (self.objective, self.inputs, self.outputs):
+            return self
+        task = jax.eval_shape(self.train.sample, jax.random.key(0))
+        if not isinstance(task, Task):
+            raise InputError(
+                f"A sample of the data set {name!r} is a {type(task).__name__}",
+                allowed="a pullback.Task",
+            )
+        remedy = "Give pullback.tasks.TaskFamily(train, objective=..., inputs=..., outputs=...)"
+        pair = jax.tree.leaves(task.support)
+        if not isinstance(task.support, tuple | list) or len(pair) != 2 or pair[0].ndim < 2:
+            raise InputError(
+                f"A support set of the data set {name!r} is "
+                f"{jax.tree.map(lambda leaf: f'{leaf.dtype}{list(leaf.shape)}', task.support)}",
+                allowed="a pair (x, y) with x of shape [examples, ...]",
+                remedy=remedy,
+            )
+        x, y = pair
+        inputs = x.shape[1:] if self.inputs is None else self.inputs
+        if jnp.issubdtype(y.dtype, jnp.integer):
+            outputs = ways if self.outputs is None else self.outputs
+            if outputs is None:
+                raise InputError(
+                    f"The labels of the data set {name!r} do not tell how many classes there are",
+                    allowed="a parameter ways of the data set, or outputs",
+                    remedy=remedy,
+                )
+            return dataclasses.replace(
+                self,
+                objective=self.objective or CLASSIFICATION,
+                inputs=inputs,
+                outputs=outputs,
+            )
+        if self.outputs is None and y.ndim != 2:
+            raise InputError(
+                f"The targets of the data set {name!r} have shape {list(y.shape)}",
+                allowed="[examples, outputs]",
+                remedy=remedy,
+            )
+        outputs = y.shape[-1] if self.outputs is None else self.outputs
+        return dataclasses.replace(
+            self, objective=self.objective or REGRESSION, inputs=inputs, outputs=outputs
+        )

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pullback.tasks.images import ImageSet
+from pullback.tasks.class_set import ClassSet
 
 
 def cache_folder(cache_dir: Path | str | None) -> Path:
@@ -47,8 +47,8 @@ def fingerprint(*facts: object) -> str:
 
 
 def cached(
-    cache_dir: Path | str | None, name: str, key: str, build: Callable[[], ImageSet]
-) -> ImageSet:
+    cache_dir: Path | str | None, name: str, key: str, build: Callable[[], ClassSet]
+) -> ClassSet:
     """The image set stored under a key, built and stored if it is not there.
 
     Args:
@@ -70,7 +70,7 @@ def cached(
     return built
 
 
-def _read(file: Path, name: str) -> ImageSet | None:
+def _read(file: Path, name: str) -> ClassSet | None:
     # zipfile checks each member's checksum while reading, so a flipped bit shows here too.
     broken = (
         OSError,
@@ -84,9 +84,10 @@ def _read(file: Path, name: str) -> ImageSet | None:
     try:
         # Opened here because np.load leaves the file open when it finds it broken.
         with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-            return ImageSet(
+            return ClassSet(
                 name=name,
-                images=arrays["images"],
+                examples=arrays["examples"],
+                counts=arrays["counts"],
                 classes=tuple(arrays["classes"].tolist()),
                 groups=tuple(arrays["groups"].tolist()),
                 parts=tuple(arrays["parts"].tolist()),
@@ -95,17 +96,18 @@ def _read(file: Path, name: str) -> ImageSet | None:
         return None
 
 
-def _write(file: Path, image_set: ImageSet) -> None:
+def _write(file: Path, class_set: ClassSet) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.stem}-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as stream:
             np.savez_compressed(
                 stream,
-                images=image_set.images,
-                classes=np.array(image_set.classes),
-                groups=np.array(image_set.groups),
-                parts=np.array(image_set.parts),
+                examples=class_set.examples,
+                counts=class_set.counts,
+                classes=np.array(class_set.classes),
+                groups=np.array(class_set.groups),
+                parts=np.array(class_set.parts),
             )
         Path(temporary).replace(file)
     except BaseException:

@@ -9,13 +9,11 @@ LARGEST_ANGLE = jnp.pi / 12
 LARGEST_STRETCH = 0.15
 LARGEST_SHEAR = 0.15
 LARGEST_SHIFT = 0.07
-STRONGEST = 2
-"""The highest strength: turned by 30°, which leaves a 6 a 6."""
 
 
 def distort(
-    images: UInt8[Array, "n height width"], key: PRNGKeyArray, strength: float
-) -> UInt8[Array, "n height width"]:
+    images: UInt8[Array, "n height width channels"], key: PRNGKeyArray, strength: float
+) -> UInt8[Array, "n height width channels"]:
     """Each picture under an affine map of its own: turned, stretched, sheared and shifted.
 
     At strength 1 by at most 15°, by factors between 0.86 and 1.16 along either axis, by a shear
@@ -23,9 +21,9 @@ def distort(
     pixels are interpolated; what comes from beyond the edge is paper.
 
     Args:
-        images: grey values, 0 = paper.
+        images: of bytes, 0 = paper.
         key: the same key gives the same distortions.
-        strength: above 0, at most ``STRONGEST``.
+        strength: above 0, at most ``STRONGEST_DISTORTION``.
 
     Returns:
         The pictures, each distorted about its middle.
@@ -36,9 +34,9 @@ def distort(
 
 
 def _distort(
-    image: UInt8[Array, "height width"], key: PRNGKeyArray, strength: float
-) -> UInt8[Array, "height width"]:
-    height, width = image.shape
+    image: UInt8[Array, "height width channels"], key: PRNGKeyArray, strength: float
+) -> UInt8[Array, "height width channels"]:
+    height, width, _ = image.shape
     drawn = strength * jax.random.uniform(key, (6,), minval=-1.0, maxval=1.0)
     angle = LARGEST_ANGLE * drawn[0]
     stretch = jnp.exp(LARGEST_STRETCH * drawn[1:3])
@@ -53,7 +51,11 @@ def _distort(
     rows, columns = jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij")
     places = jnp.stack([rows, columns], -1) - middle
     sources: Float32[Array, "height width 2"] = places @ matrix.T + middle + shift
-    values = jax.scipy.ndimage.map_coordinates(
-        image.astype(jnp.float32), [sources[..., 0], sources[..., 1]], order=1, cval=0.0
-    )
+
+    def interpolate(channel: UInt8[Array, "height width"]) -> Float32[Array, "height width"]:
+        return jax.scipy.ndimage.map_coordinates(
+            channel.astype(jnp.float32), [sources[..., 0], sources[..., 1]], order=1, cval=0.0
+        )
+
+    values = jax.vmap(interpolate, in_axes=-1, out_axes=-1)(image)
     return jnp.round(values).astype(jnp.uint8)

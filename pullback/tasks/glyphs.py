@@ -12,14 +12,15 @@ from jaxtyping import Float32, UInt8
 
 from pullback.core.errors import DataError, InputError
 from pullback.tasks.cache import cached, fingerprint
-from pullback.tasks.images import SIDE, ImageSet
+from pullback.tasks.class_set import ClassSet
+from pullback.tasks.images import SIDE
 from pullback.tasks.writing_systems import SCRIPTS
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
 
 EXAMPLES = 20
-_FORMAT = 1
+_FORMAT = 2
 
 # Characters are drawn by the font at this height, then fitted into a field of _FIELD pixels
 # with a margin that leaves room for rotation and wobble.
@@ -38,7 +39,7 @@ _LEVELS = (0.22, 0.5)
 _STEEPNESS = 4.0
 
 
-def load_glyphs(seed: int = 0, cache_dir: Path | str | None = None) -> ImageSet:
+def load_glyphs(seed: int = 0, cache_dir: Path | str | None = None) -> ClassSet:
     """Hundreds of characters of many scripts, twenty different drawings of each.
 
     No download: the characters come from the DejaVu fonts inside Matplotlib. Characters
@@ -66,7 +67,7 @@ def load_glyphs(seed: int = 0, cache_dir: Path | str | None = None) -> ImageSet:
     return cached(cache_dir, "glyphs", key, lambda: _draw_all(seed))
 
 
-def _draw_all(seed: int) -> ImageSet:
+def _draw_all(seed: int) -> ClassSet:
     fonts = _fonts()
     images, classes, groups = [], [], []
     for script, codes in SCRIPTS.items():
@@ -75,7 +76,7 @@ def _draw_all(seed: int) -> ImageSet:
             images.append(_drawings(_faces(fonts, code), rng))
             classes.append(f"{script}/U+{code:04X}")
             groups.append(script)
-    return ImageSet("glyphs", np.stack(images), tuple(classes), tuple(groups), ("",) * len(classes))
+    return ClassSet.of("glyphs", images, classes, groups)
 
 
 def _fonts() -> "list[tuple[frozenset[int], FreeTypeFont]]":

@@ -1,135 +1,62 @@
-"""Sets of small pictures sorted into classes, and pictures read from a person's own files."""
+"""Pictures read from files, and brought to the form that data sets have."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
 
-from pullback.core.errors import DataError, InputError
+from pullback.core.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 SIDE = 28
+DRAWING = (SIDE, SIDE, 1)
+"""The shape of an example of the data sets of drawn characters."""
+
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
 # Below this span between paper and ink a picture is a blank page: stretching it would turn
 # the scanner's noise into ink.
 _LEAST_CONTRAST = 16
 _LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
-_NAMED_AT_MOST = 5
 
 
-@dataclass(frozen=True, eq=False)
-class ImageSet:
-    """Pictures sorted into classes, each class with the same number of examples.
+def shrink(picture: "Image", height: int = SIDE, width: int = SIDE) -> UInt8[np.ndarray, "..."]:
+    """A picture resized without aliasing.
 
     Args:
-        name: the data set's name, for instance ``"omniglot"``.
-        images: grey values, 255 = ink and 0 = paper.
-        classes: one unique name per class, for instance ``"Greek/character03"``.
-        groups: the alphabet or script of each class.
-        parts: the official part of each class (``"background"`` or ``"evaluation"``), or
-            ``""`` where the data set has no official parts.
-
-    Raises:
-        InputError: if the shapes disagree or a class name occurs twice.
-    """
-
-    name: str
-    images: UInt8[np.ndarray, "classes examples 28 28"]
-    classes: tuple[str, ...]
-    groups: tuple[str, ...]
-    parts: tuple[str, ...]
-
-    def __post_init__(self):
-        shape = self.images.shape
-        if self.images.dtype != np.uint8 or len(shape) != 4 or shape[2:] != (SIDE, SIDE):
-            raise InputError(
-                f"The images of {self.name!r} are {self.images.dtype}{list(shape)}",
-                allowed=f"uint8[classes, examples, {SIDE}, {SIDE}]",
-            )
-        lengths = {len(self.classes), len(self.groups), len(self.parts), shape[0]}
-        if len(lengths) > 1:
-            raise InputError(
-                f"Image set {self.name!r} has {shape[0]} rows of images, "
-                f"{len(self.classes)} class names, {len(self.groups)} groups and "
-                f"{len(self.parts)} parts",
-                allowed="the same number of each",
-            )
-        if len(set(self.classes)) < len(self.classes):
-            seen: set[str] = set()
-            twice = next(c for c in self.classes if c in seen or seen.add(c))
-            raise InputError(f"Class {twice!r} occurs twice in image set {self.name!r}")
-
-    def select(self, class_names: Iterable[str]) -> "ImageSet":
-        """The same set with only the given classes, in the given order.
-
-        Args:
-            class_names: names of classes of this set.
-
-        Returns:
-            An image set with exactly these classes.
-
-        Raises:
-            InputError: if no class is given, one is given twice or one is not in this set.
-        """
-        names = tuple(class_names)
-        if not names:
-            raise InputError(f"No classes were selected from image set {self.name!r}")
-        place = {name: index for index, name in enumerate(self.classes)}
-        missing = [name for name in names if name not in place]
-        if missing:
-            shown = ", ".join(map(repr, missing[:_NAMED_AT_MOST]))
-            rest = len(missing) - _NAMED_AT_MOST
-            more = f" and {rest} more" if rest > 0 else ""
-            raise InputError(
-                f"{len(missing)} of {len(names)} classes are not in image set "
-                f"{self.name!r}: {shown}{more}",
-                allowed=f"its {len(self.classes)} classes, such as {self.classes[0]!r}"
-                if self.classes
-                else None,
-                remedy="Load the data the classes were drawn from, or draw a new split",
-            )
-        rows = [place[name] for name in names]
-        return ImageSet(
-            name=self.name,
-            images=self.images[rows],
-            classes=names,
-            groups=tuple(self.groups[row] for row in rows),
-            parts=tuple(self.parts[row] for row in rows),
-        )
-
-
-def shrink(ink: "Image") -> UInt8[np.ndarray, "28 28"]:
-    """A square grey picture with light ink on black, resized to 28×28 without aliasing.
-
-    Args:
-        ink: square Pillow image of mode ``"L"``, 255 = ink.
+        picture: a Pillow image of mode ``"L"``, ``"LA"``, ``"RGB"`` or ``"RGBA"``.
+        height: of the result.
+        width: of the result.
 
     Returns:
-        Grey values, 255 = ink.
+        Its values, with an axis of channels if there are several.
     """
     from PIL import Image
 
     # The filter the few-shot literature uses for Omniglot, so that numbers compare.
-    return np.asarray(ink.resize((SIDE, SIDE), Image.Resampling.LANCZOS), dtype=np.uint8)
+    return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS), dtype=np.uint8)
 
 
-def read_image(path: Path | str) -> UInt8[np.ndarray, "28 28"]:
-    """One picture of a drawn character, brought to the form the data sets have.
+def read_image(
+    path: Path | str, shape: tuple[int, ...] = DRAWING
+) -> UInt8[np.ndarray, "height width *channels"]:
+    """One picture, brought to the form that the examples of a data set have.
 
-    Transparent areas count as white paper, and a photograph is turned as its camera says.
-    A picture that is mostly light is taken for dark ink on light paper, one that is mostly
-    dark for a light drawing on a dark ground. The ground becomes 0 and the strongest ink
-    255; the picture is padded to a square and resized with an antialiasing filter.
+    A photograph is turned as its camera says. With one channel the picture is taken for a drawn
+    character: transparent areas count as white paper; one that is mostly light is taken for dark
+    ink on light paper, one that is mostly dark for a light drawing on a dark ground; the ground
+    becomes 0 and the strongest ink 255, and the picture is padded. With more channels it is cut
+    to the proportions asked for, about its middle. An antialiasing filter resizes it.
 
     Args:
         path: file in any format that Pillow opens.
+        shape: height, width and channels of the result.
 
     Returns:
-        Grey values, 255 = ink and 0 = paper.
+        For one channel grey values ``[height, width]``, 255 = ink and 0 = paper; otherwise colours
+        ``[height, width, channels]``.
 
     Raises:
         DataError: if the file is missing or cannot be read as a picture.
@@ -137,9 +64,12 @@ def read_image(path: Path | str) -> UInt8[np.ndarray, "28 28"]:
     from PIL import Image, ImageOps
 
     path = Path(path)
+    height, width, channels = shape
     try:
         with Image.open(path) as opened:
             picture = ImageOps.exif_transpose(opened)
+            if channels > 1:
+                return shrink(_cut(picture.convert(_MODES[channels]), height, width), height, width)
             grey = _grey(picture)
     except FileNotFoundError:
         raise DataError(f"There is no image file {str(path)!r}") from None
@@ -157,12 +87,25 @@ def read_image(path: Path | str) -> UInt8[np.ndarray, "28 28"]:
     span = float(grey.max()) - paper
     grey = np.clip(grey - paper, 0.0, None)
     ink = grey * (255.0 / span) if span >= _LEAST_CONTRAST else np.zeros_like(grey)
-    height, width = ink.shape
-    side = max(height, width)
-    top, left = (side - height) // 2, (side - width) // 2
-    square = np.zeros((side, side), np.uint8)
-    square[top : top + height, left : left + width] = np.rint(ink)
-    return shrink(Image.fromarray(square))
+    return shrink(Image.fromarray(_padded(np.rint(ink), height, width)), height, width)
+
+
+def _padded(ink: np.ndarray, height: int, width: int) -> UInt8[np.ndarray, "padded padded2"]:
+    """The ink in the middle of a page that has the proportions asked for."""
+    rows, columns = ink.shape
+    scale = max(rows / height, columns / width)
+    page = np.zeros((round(scale * height), round(scale * width)), np.uint8)
+    top, left = (page.shape[0] - rows) // 2, (page.shape[1] - columns) // 2
+    page[top : top + rows, left : left + columns] = ink
+    return page
+
+
+def _cut(picture: "Image", height: int, width: int) -> "Image":
+    """The largest part about the middle that has the proportions asked for."""
+    scale = min(picture.height / height, picture.width / width)
+    rows, columns = max(1, round(scale * height)), max(1, round(scale * width))
+    top, left = (picture.height - rows) // 2, (picture.width - columns) // 2
+    return picture.crop((left, top, left + columns, top + rows))
 
 
 def _grey(picture: "Image") -> np.ndarray:
@@ -182,8 +125,8 @@ def _grey(picture: "Image") -> np.ndarray:
 
 
 def read_class_folders(
-    folder: Path | str,
-) -> tuple[list[UInt8[np.ndarray, "examples 28 28"]], tuple[str, ...]]:
+    folder: Path | str, shape: tuple[int, ...] = DRAWING
+) -> tuple[list[UInt8[np.ndarray, "examples height width *channels"]], tuple[str, ...]]:
     """A person's own pictures: one sub-folder per class, one file per example.
 
     Hidden files and the litter that operating systems leave behind are passed over; every
@@ -191,9 +134,10 @@ def read_class_folders(
 
     Args:
         folder: folder whose sub-folders are the classes.
+        shape: height, width and channels of the images, as in :func:`read_image`.
 
     Returns:
-        The images of each class (255 = ink; classes may differ in number of examples), and
+        The images of each class (classes may differ in number of examples), and
         the class names, which are the sub-folders' names.
 
     Raises:
@@ -221,7 +165,7 @@ def read_class_folders(
                 f"The class folder {str(subfolder)!r} holds no pictures",
                 remedy="Put at least one picture in it or remove it",
             )
-        images.append(np.stack([read_image(file) for file in files]))
+        images.append(np.stack([read_image(file, shape) for file in files]))
     return images, tuple(subfolder.name for subfolder in subfolders)
 
 

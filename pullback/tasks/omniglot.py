@@ -13,7 +13,8 @@ import numpy as np
 
 from pullback.core.errors import DataError
 from pullback.tasks.cache import cache_folder, cached, fingerprint
-from pullback.tasks.images import SIDE, ImageSet, shrink
+from pullback.tasks.class_set import ClassSet
+from pullback.tasks.images import SIDE, shrink
 
 SOURCE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 OFFICIAL_MD5 = {
@@ -21,7 +22,7 @@ OFFICIAL_MD5 = {
     "evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
 }
 EXAMPLES = 20
-_FORMAT = 1
+_FORMAT = 2
 
 
 def load_omniglot(
@@ -29,7 +30,7 @@ def load_omniglot(
     cache_dir: Path | str | None = None,
     *,
     progress: bool = False,
-) -> ImageSet:
+) -> ClassSet:
     """The Omniglot characters at 28×28, from files at hand or from the official source.
 
     Lake, Salakhutdinov, Tenenbaum (2015), "Human-level concept learning through
@@ -164,7 +165,7 @@ def _md5(path: Path) -> str:
         raise DataError(f"The file {str(path)!r} cannot be read ({error})") from error
 
 
-def _decode(sources: dict[str, Path]) -> ImageSet:
+def _decode(sources: dict[str, Path]) -> ClassSet:
     images, classes, groups, parts = [], [], [], []
     for part, path in sources.items():
         read = _read_zip if path.is_file() else _read_folder
@@ -187,7 +188,7 @@ def _decode(sources: dict[str, Path]) -> ImageSet:
             classes.append(f"{alphabet}/{character}")
             groups.append(alphabet)
             parts.append(part)
-    return ImageSet("omniglot", np.stack(images), tuple(classes), tuple(groups), tuple(parts))
+    return ClassSet.of("omniglot", images, classes, groups, parts)
 
 
 _Drawing = tuple[tuple[str, str, str], np.ndarray]

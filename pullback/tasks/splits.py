@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from pullback.core.errors import InputError, unknown_name
-from pullback.tasks.images import ImageSet
+from pullback.registries import SPLITS
+from pullback.tasks.class_set import ClassSet
 
-WAYS_TO_SPLIT = ("alphabet", "character", "official")
 _PARTS = ("train", "validation", "test")
 
 
@@ -24,7 +24,7 @@ class ClassSplit:
     a class it was trained on, even if data or code change later.
 
     Args:
-        dataset: name of the image set the classes are from.
+        dataset: name of the data set the classes are from.
         by: how the split was drawn: ``"alphabet"``, ``"character"`` or ``"official"``.
         seed: the seed it was drawn with.
         train: classes to meta-train on.
@@ -43,8 +43,8 @@ class ClassSplit:
     test: tuple[str, ...]
 
     def __post_init__(self):
-        if self.by not in WAYS_TO_SPLIT:
-            raise unknown_name("way to split", self.by, WAYS_TO_SPLIT)
+        if self.by not in SPLITS:
+            raise unknown_name("way to split", self.by, SPLITS)
         home: dict[str, str] = {}
         for part in _PARTS:
             for name in self.classes(part):
@@ -63,7 +63,7 @@ class ClassSplit:
             part: ``"train"``, ``"validation"`` or ``"test"``.
 
         Returns:
-            Class names, in the order of the image set.
+            Class names, in the order of the data set.
 
         Raises:
             InputError: if there is no such part.
@@ -120,13 +120,13 @@ class ClassSplit:
 
 
 def draw_split(
-    image_set: ImageSet,
+    class_set: ClassSet,
     by: str = "alphabet",
     seed: int = 0,
     validation: int = 100,
     test: int = 100,
 ) -> ClassSplit:
-    """Deal the classes of an image set to meta-training, validation and test.
+    """Deal the classes of a data set to meta-training, validation and test.
 
     Draw once, store the result with the run and use the stored split from then on. The draw
     depends on the seed and the names alone, not on any random generator's version or state.
@@ -137,31 +137,31 @@ def draw_split(
     all of it, and whole alphabets of the background part for validation.
 
     Args:
-        image_set: the classes to deal.
+        class_set: the classes to deal.
         by: ``"alphabet"``, ``"character"`` or ``"official"``.
         seed: another seed, another split.
         validation: number of classes for validation; 0 for none.
         test: number of classes for test; 0 for none; not used by ``"official"``.
 
     Returns:
-        The split; the classes of each part are in the order of the image set.
+        The split; the classes of each part are in the order of the data set.
 
     Raises:
-        InputError: if ``by`` is unknown, there are too few classes or alphabets, or the image
+        InputError: if ``by`` is unknown, there are too few classes or alphabets, or the data
             set lacks the official parts that ``"official"`` needs.
     """
-    if by not in WAYS_TO_SPLIT:
-        raise unknown_name("way to split", by, WAYS_TO_SPLIT)
+    if by not in SPLITS:
+        raise unknown_name("way to split", by, SPLITS)
     _whole("seed", seed, least=None)
     _whole("validation", validation, least=0)
     _whole("test", test, least=0)
 
-    pool = list(zip(image_set.classes, image_set.groups, strict=True))
+    pool = list(zip(class_set.classes, class_set.groups, strict=True))
     if by == "official":
-        _check_official(image_set)
+        _check_official(class_set)
         official_test = {
             name
-            for name, part in zip(image_set.classes, image_set.parts, strict=True)
+            for name, part in zip(class_set.classes, class_set.parts, strict=True)
             if part == "evaluation"
         }
         pool = [(name, group) for name, group in pool if name not in official_test]
@@ -173,23 +173,23 @@ def draw_split(
     if sum(wanted.values()) >= len(pool):
         asked = " and ".join(f"{count} for {part}" for part, count in wanted.items())
         raise InputError(
-            f"{asked} were asked for, but {image_set.name!r} has {len(pool)} classes to deal",
+            f"{asked} were asked for, but {class_set.name!r} has {len(pool)} classes to deal",
             allowed=f"at most {max(len(pool) - 1, 0)} together, so that some are left to train on",
             remedy="Ask for fewer validation and test classes",
         )
     if by == "character":
         dealt = _deal_classes([name for name, _ in pool], wanted, seed)
     else:
-        dealt = _deal_groups(image_set.name, pool, wanted, seed)
+        dealt = _deal_groups(class_set.name, pool, wanted, seed)
     dealt.setdefault("test", official_test)
 
     taken = dealt["test"] | dealt["validation"]
-    chosen = {"train": set(image_set.classes) - taken, **dealt}
+    chosen = {"train": set(class_set.classes) - taken, **dealt}
     return ClassSplit(
-        dataset=image_set.name,
+        dataset=class_set.name,
         by=by,
         seed=seed,
-        **{part: tuple(c for c in image_set.classes if c in chosen[part]) for part in _PARTS},
+        **{part: tuple(c for c in class_set.classes if c in chosen[part]) for part in _PARTS},
     )
 
 
@@ -237,14 +237,14 @@ def _deal_groups(
     return dealt
 
 
-def _check_official(image_set: ImageSet) -> None:
+def _check_official(class_set: ClassSet) -> None:
     for part in ("background", "evaluation"):
-        if part not in image_set.parts:
-            official = any(image_set.parts)
+        if part not in class_set.parts:
+            official = any(class_set.parts)
             raise InputError(
-                f"{image_set.name!r} as loaded has no official {part} part"
+                f"{class_set.name!r} as loaded has no official {part} part"
                 if official
-                else f"Image set {image_set.name!r} has no official parts",
+                else f"The data set {class_set.name!r} has no official parts",
                 allowed='by="alphabet" or by="character" with this data',
                 remedy=f"Put images_{part}.zip into the data folder too" if official else None,
             )

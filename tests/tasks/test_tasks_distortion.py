@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pullback.tasks import ImageSet, episodes
+from pullback.tasks import ClassSet, episodes
 from pullback.tasks.distortion import STRONGEST, distort
 
 
@@ -83,7 +83,7 @@ def test_episodes_are_those_without_distortion_each_image_distorted():
     rng = np.random.default_rng(0)
     images = np.stack([[disc(rng.uniform(2, 6), rng.uniform(11, 16, 2)) for _ in range(6)]] * 8)
     names = tuple(map(str, range(8)))
-    images = ImageSet("discs", images, names, names, ("",) * 8)
+    images = ClassSet.of("discs", images, names, names, ("",) * 8)
     shape = {"ways": 5, "shots": 2, "queries": 3, "rotations": True}
     plain = episodes(images, **shape).sample(jax.random.key(4))
     source = episodes(images, **shape, distortion=0.3)

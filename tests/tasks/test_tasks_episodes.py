@@ -6,8 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from class_sets import stacked
+
 from pullback.core.errors import InputError
-from pullback.tasks import ImageSet, TaskDistribution, episodes
+from pullback.tasks import ClassSet, TaskDistribution, episodes
 
 CLASSES, EXAMPLES = 30, 8
 
@@ -20,7 +22,7 @@ def marked():
     images[:, :, 13:15, 13:15] = 100 + np.arange(EXAMPLES)[None, :, None, None]
     images[:, :, 0, 0] = 255
     names = tuple(f"c{i}" for i in range(CLASSES))
-    return ImageSet("marked", images, names, names, ("",) * CLASSES)
+    return ClassSet.of("marked", images, names, names, ("",) * CLASSES)
 
 
 IMAGES = marked()
@@ -70,21 +72,21 @@ def test_rotated_images_are_numpys_rot90():
     source = episodes(IMAGES, ways=40, shots=1, queries=1, rotations=True)
     x = source.sample(jax.random.key(1)).support[0]
     for image, one, example, turn in zip(np.asarray(x), *read(x), strict=True):
-        expected = np.rot90(IMAGES.images[one, example], turn)
+        expected = np.rot90(stacked(IMAGES)[one, example], turn)
         assert np.array_equal(np.rint(image[..., 0] * 255), expected)
 
 
 @pytest.mark.parametrize("rotations", [False, True])
 def test_a_class_its_turns_and_their_mirror_images_are_classes_of_their_own(rotations):
-    images = IMAGES.images.copy()
+    images = stacked(IMAGES).copy()
     images[:, :, 0, 5] = 200
     source = episodes(
-        dataclasses.replace(IMAGES, images=images),
+        ClassSet.of(IMAGES.name, images, IMAGES.classes),
         ways=CLASSES * (8 if rotations else 2),
         shots=1,
         queries=1,
         rotations=rotations,
-        mirrors=True,
+        reflections=True,
     )
     task = source.sample(jax.random.key(1))
     seen = set()
@@ -126,7 +128,7 @@ def grouped(sizes):
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_a_share_of_the_tasks_is_of_one_alphabet_and_classes_stay_equally_likely(share, rotations):
     images, groups = grouped([5, 10, 15])
-    source = episodes(images, ways=4, shots=1, queries=1, rotations=rotations, kindred=share)
+    source = episodes(images, ways=4, shots=1, queries=1, rotations=rotations, same_alphabet=share)
     count = 1500
     x = jax.jit(jax.vmap(source.sample))(jax.random.split(jax.random.key(0), count)).support[0]
     classes, _, turns = read(x.reshape(-1, 28, 28, 1))
@@ -147,7 +149,7 @@ def test_a_share_of_the_tasks_is_of_one_alphabet_and_classes_stay_equally_likely
 
 def test_an_alphabet_too_small_gives_all_it_has_and_others_the_rest():
     images, groups = grouped([2, 28])
-    source = episodes(images, ways=5, shots=1, queries=1, kindred=1.0)
+    source = episodes(images, ways=5, shots=1, queries=1, same_alphabet=1.0)
     tasks = [groups[read(source.sample(jax.random.key(i)).support[0])[0]] for i in range(60)]
     small = [task for task in tasks if 0 in task]
     assert small
@@ -187,8 +189,8 @@ def test_is_a_task_distribution():
         ({"ways": 31}, r"31 ways.*30 classes.*1 to 30"),
         ({"ways": 121, "rotations": True}, r"121 ways.*120 classes with rotations"),
         (
-            {"ways": 241, "rotations": True, "mirrors": True},
-            "240 classes with rotations and mirrors",
+            {"ways": 241, "rotations": True, "reflections": True},
+            "240 classes with rotations and reflections",
         ),
         ({"shots": 5, "queries": 4}, r"5 shots and 4 queries need 9.*at most 8"),
         ({"ways": 0}, "ways is 0"),
@@ -196,7 +198,7 @@ def test_is_a_task_distribution():
         ({"queries": 0}, "queries is 0"),
         ({"queries": 1.0}, "queries is 1.0"),
         ({"shots": True}, "shots is True"),
-        ({"kindred": 1.5}, r"kindred is 1\.5.*numbers from 0 to 1"),
+        ({"same_alphabet": 1.5}, r"same_alphabet is 1\.5.*numbers from 0 to 1"),
         ({"distortion": 2.5}, r"distortion is 2\.5.*numbers from 0 to 2"),
         ({"distortion": float("nan")}, "distortion is nan"),
     ],

@@ -5,6 +5,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from class_sets import stacked
+
 from pullback.core.errors import DataError, InputError
 from pullback.tasks import glyphs, load_glyphs
 from pullback.tasks.writing_systems import SCRIPTS
@@ -27,7 +29,7 @@ def few(monkeypatch):
 
 
 def test_shape_and_scripts(loaded):
-    assert loaded.images.shape == (len(loaded.classes), 20, 28, 28)
+    assert stacked(loaded).shape == (len(loaded.classes), 20, 28, 28)
     assert 400 <= len(loaded.classes) <= 900
     count = Counter(loaded.groups)
     assert count == {script: len(codes) for script, codes in SCRIPTS.items()}
@@ -38,7 +40,7 @@ def test_shape_and_scripts(loaded):
 
 
 def test_every_drawing_has_ink_inside_the_picture(loaded):
-    ink = loaded.images.astype(float) / 255
+    ink = stacked(loaded).astype(float) / 255
     assert ink.sum((2, 3)).min() > 3
     assert ink.mean((2, 3)).max() < 0.6
     edge = np.concatenate([ink[:, :, 0], ink[:, :, -1], ink[..., 0], ink[..., -1]], axis=-1)
@@ -46,7 +48,7 @@ def test_every_drawing_has_ink_inside_the_picture(loaded):
 
 
 def test_drawings_of_a_class_differ(loaded):
-    for images in loaded.images:
+    for images in stacked(loaded):
         assert len({image.tobytes() for image in images}) == 20
 
 
@@ -77,7 +79,7 @@ def test_look_alikes_of_other_scripts_are_left_out(loaded):
 
 def test_classes_can_be_told_apart_but_not_too_easily(loaded):
     rng = np.random.default_rng(0)
-    x = loaded.images.reshape(len(loaded.classes), 20, -1).astype(np.float32) / 255
+    x = stacked(loaded).reshape(len(loaded.classes), 20, -1).astype(np.float32) / 255
     right = []
     for _ in range(600):
         classes = rng.choice(len(x), 5, replace=False)
@@ -91,7 +93,7 @@ def test_classes_can_be_told_apart_but_not_too_easily(loaded):
 def test_second_load_reads_the_cache(loaded, cache, monkeypatch):
     monkeypatch.setattr(glyphs, "_draw_all", lambda _: pytest.fail("drawn again"))
     again = load_glyphs(0, cache)
-    assert np.array_equal(again.images, loaded.images)
+    assert np.array_equal(stacked(again), stacked(loaded))
     assert again.classes == loaded.classes
 
 
@@ -100,21 +102,21 @@ def test_seed_decides_the_drawings_and_nothing_else_does(few, tmp_path):
     one = load_glyphs(0, tmp_path / "a")
     np.random.seed(6)  # noqa: NPY002
     same, other = load_glyphs(0, tmp_path / "b"), load_glyphs(1, tmp_path / "a")
-    assert np.array_equal(one.images, same.images)
+    assert np.array_equal(stacked(one), stacked(same))
     assert one.classes == other.classes == ("Latin/U+0041", "Latin/U+0042", "Lao/U+0E81")
-    assert not np.array_equal(one.images, other.images)
+    assert not np.array_equal(stacked(one), stacked(other))
 
 
 def test_drawings_do_not_depend_on_the_other_classes(few, loaded, tmp_path):
     alone = load_glyphs(0, tmp_path)
-    assert np.array_equal(alone.images, loaded.select(alone.classes).images)
+    assert np.array_equal(stacked(alone), stacked(loaded.select(alone.classes)))
 
 
 def test_broken_cache_is_rebuilt(few, tmp_path):
     first = load_glyphs(0, tmp_path)
     (file,) = tmp_path.iterdir()
     file.write_bytes(file.read_bytes()[:200])
-    assert np.array_equal(load_glyphs(0, tmp_path).images, first.images)
+    assert np.array_equal(stacked(load_glyphs(0, tmp_path)), stacked(first))
 
 
 def test_missing_font_is_said(monkeypatch, tmp_path):

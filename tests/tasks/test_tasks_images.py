@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
+from class_sets import stacked
+
 from pullback.core.errors import DataError, InputError
-from pullback.tasks import ImageSet, read_class_folders, read_image
+from pullback.tasks import ClassSet, read_class_folders, read_image
 
 
 def small_set(classes=("a/1", "a/2", "b/1")):
@@ -11,7 +13,7 @@ def small_set(classes=("a/1", "a/2", "b/1")):
     images = np.arange(count, dtype=np.uint8)[:, None, None, None] * np.ones(
         (1, 2, 28, 28), np.uint8
     )
-    return ImageSet("small", images, classes, tuple(c[0] for c in classes), ("",) * count)
+    return ClassSet.of("small", images, classes, tuple(c[0] for c in classes), ("",) * count)
 
 
 def drawing(size=(120, 80), paper=255, ink=0, mode="L"):
@@ -24,7 +26,7 @@ def test_select_keeps_the_order_asked_for():
     chosen = small_set().select(["b/1", "a/1"])
     assert chosen.classes == ("b/1", "a/1")
     assert chosen.groups == ("b", "a")
-    assert chosen.images[:, 0, 0, 0].tolist() == [2, 0]
+    assert stacked(chosen)[:, 0, 0, 0].tolist() == [2, 0]
 
 
 def test_select_names_unknown_classes_and_counts_them():
@@ -52,12 +54,12 @@ def test_class_twice_is_an_error():
 @pytest.mark.parametrize("images", [np.zeros((1, 2, 28, 28)), np.zeros((1, 2, 20, 28), np.uint8)])
 def test_wrong_images_are_an_error(images):
     with pytest.raises(InputError, match="uint8"):
-        ImageSet("small", images, ("a",), ("a",), ("",))
+        ClassSet.of("small", images, ("a",), ("a",), ("",))
 
 
 def test_lengths_must_agree():
     with pytest.raises(InputError, match="2 class names"):
-        ImageSet("small", np.zeros((1, 2, 28, 28), np.uint8), ("a", "b"), ("a",), ("",))
+        ClassSet.of("small", np.zeros((1, 2, 28, 28), np.uint8), ("a", "b"), ("a",), ("",))
 
 
 def test_dark_on_light_and_light_on_dark_read_the_same(tmp_path):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pullback.core.errors import InputError
-from pullback.tasks import ClassSplit, ImageSet, draw_split
+from pullback.tasks import ClassSet, ClassSplit, draw_split
 
 PARTS = ("train", "validation", "test")
 
@@ -19,7 +19,7 @@ def image_set(sizes, evaluation=(), official=False):
         for g in groups
     )
     images = np.zeros((len(classes), 1, 28, 28), np.uint8)
-    return ImageSet("toy", images, tuple(classes), groups, parts)
+    return ClassSet.of("toy", images, tuple(classes), groups, parts)
 
 
 TOY = image_set({f"g{i}": 5 + i for i in range(10)})

@@ -1,75 +1,15 @@
 """What a comparison compares: the algorithms, their inner loops, and what they share."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from pullback import algorithms
-from pullback.core import registry
 from pullback.core.errors import InputError, unknown_name
+from pullback.registries import ALGORITHMS, INNER_LOOPS
 from pullback.runs import config as configs
 from pullback.runs.config import Given, RunConfig
-from pullback.runs.fields import FLAG, POSITIVE, Kind, one_of, read, setting, whole
 
-INNER = {
-    "customary": "each with the inner loop it is known for",
-    "same": "all with the same proximal problem and the same solver",
-}
-"""What inner loops to compare with."""
-
-EVERY = tuple(algorithms.ALGORITHMS)
 SAME_SOLVER, SAME_STEPS = "nesterov", 16
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list | tuple) or not all(isinstance(n, str) for n in value):
-        raise ValueError
-    return tuple(name.strip() for name in value if name.strip())
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What is compared, and how long.
-
-    Args:
-        algorithms: names.
-        inner: a name in :data:`INNER`.
-        tasks: test tasks.
-        seconds_each: train each for about this long in place of the configured steps.
-        baseline: also test the untrained initialisation.
-    """
-
-    algorithms: tuple[str, ...] = setting(Kind("a list of names", _names), EVERY)
-    inner: str = setting(one_of("kind of inner loop", INNER), "customary")
-    tasks: int = setting(whole(2), 600)
-    seconds_each: float | None = setting(POSITIVE, None)
-    baseline: bool = setting(FLAG, True)
-
-
-def choose(*layers: Mapping[str, Any]) -> Choice:
-    """A choice from several sources, the later ones over the earlier.
-
-    Args:
-        layers: values by name; one that is None counts as left out.
-
-    Returns:
-        The choice.
-
-    Raises:
-        InputError: for an unknown name, or a value that is not allowed.
-    """
-    known = {field.name: field.metadata["kind"] for field in dataclasses.fields(Choice)}
-    chosen = {}
-    for layer in layers:
-        if not isinstance(layer, Mapping):
-            raise InputError(f"compare is {layer!r}", allowed="a section [compare]")
-        for name, value in layer.items():
-            if name not in known:
-                raise unknown_name("setting in [compare]", name, known)
-            if value is not None:
-                chosen[name] = read(known[name], f"{name} in [compare]", value)
-    return Choice(**chosen)
+"""The inner solver that all share where all have the same."""
 
 
 def plan(names: Sequence[str], inner: str, given: Given) -> dict[str, RunConfig]:
@@ -87,12 +27,12 @@ def plan(names: Sequence[str], inner: str, given: Given) -> dict[str, RunConfig]
     Raises:
         InputError: for unknown names, or settings that do not fit.
     """
-    if inner not in INNER:
-        raise unknown_name("kind of inner loop", inner, INNER)
+    if inner not in INNER_LOOPS:
+        raise unknown_name("kind of inner loop", inner, INNER_LOOPS)
     if not names or len(set(names)) < len(names):
         raise InputError(
             f"The algorithms are {', '.join(names) or 'none'}",
-            allowed=f"each of {', '.join(algorithms.ALGORITHMS)} at most once",
+            allowed=f"each of {', '.join(ALGORITHMS)} at most once",
         )
     # resolve() finds everything else that is wrong with a section.
     shared = _section(given, "algorithm")
@@ -110,24 +50,22 @@ def plan(names: Sequence[str], inner: str, given: Given) -> dict[str, RunConfig]
                 "its own",
                 remedy="Leave it out, or compare with --inner same",
             )
-    dataset = _section(given, "data").get("dataset", "glyphs")
-    configs.resolve({"data": {"dataset": dataset}})
+    known = {n: v for section in ("data", "model") for n, v in _section(given, section).items()}
     if inner == "same":
-        strength = configs.defaults(dataset, "imaml", None)["strength"]
+        strength = configs.defaults(configs.find_parts(known))["strength"]
         shared = {"strength": strength, "solver": SAME_SOLVER, "inner_steps": SAME_STEPS} | shared
     uses = {}
     for name in names:
-        line = registry.find("algorithm", algorithms.ALGORITHMS, name)
-        choices = (shared.get("solver"), shared.get("learn_strength"))
-        uses[name] = set(configs.defaults(dataset, name, *choices))
-        if inner == "customary" and not line.proximal:
+        parts = configs.find_parts(known | shared | {"name": name})
+        uses[name] = set(configs.defaults(parts))
+        if inner == "customary" and not parts.algorithm.proximal:
             uses[name].discard("strength")
     # What one of them has a use for need not suit the others; what suits none is an error.
-    known = set().union(*uses.values())
+    anyone = set().union(*uses.values())
     planned = {}
     for name in names:
-        own = {n: value for n, value in shared.items() if n in uses[name] or n not in known}
-        if inner == "same" and name == "reptile":
+        own = {n: value for n, value in shared.items() if n in uses[name] or n not in anyone}
+        if inner == "same" and "fit" in uses[name]:
             own["fit"] = "support"
         planned[name] = configs.resolve({**given, "algorithm": {**own, "name": name}})
     return planned

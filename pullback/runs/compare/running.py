@@ -13,16 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from pullback.core.errors import InputError
+from pullback.core.scores import Score
 from pullback.meta import parallel
+from pullback.registries import INNER_LOOPS
 from pullback.runs import budget, build, checkpoint, folder, plots, trainer
 from pullback.runs import config as configs
 from pullback.runs.build import Experiment
-from pullback.runs.compare.choices import INNER, Choice
 from pullback.runs.compare.table import Row, make_row, markdown
-from pullback.runs.config import RunConfig
+from pullback.runs.config import CompareConfig, RunConfig
 from pullback.runs.folder import Run
-from pullback.runs.score import BASELINE, describe_normalisation, evaluate_run
-from pullback.tasks import Sinusoid
+from pullback.runs.formatting import task_text
+from pullback.runs.score import BASELINE, describe_normalisation, evaluate_run, with_episodes
+from pullback.tasks import TaskFamily
 
 MARK = "comparison.json"
 
@@ -31,7 +33,7 @@ class Observer(Protocol):
     """Whoever watches a comparison."""
 
     def training(
-        self, score: str, steps: int, label: str = ""
+        self, score: Score, steps: int, label: str = ""
     ) -> contextlib.AbstractContextManager[trainer.OnEvent]:
         """Entered around each training; gives the function that takes its events."""
         ...
@@ -52,13 +54,13 @@ class Comparison:
     """What a comparison found.
 
     Args:
-        score: ``"accuracy"`` or ``"mean squared error"``.
+        score: what was compared by.
         rows: the table.
         finished: whether all trainings came to their end.
         record: the same with all that belongs to it, as stored.
     """
 
-    score: str
+    score: Score
     rows: tuple[Row, ...]
     finished: bool
     record: dict[str, Any]
@@ -67,7 +69,7 @@ class Comparison:
 def compare(
     planned: Mapping[str, RunConfig],
     out: Path | str,
-    choice: Choice,
+    choice: CompareConfig,
     *,
     seed: int = 0,
     observer: Observer,
@@ -98,7 +100,7 @@ def compare(
     """
     out = Path(out)
     _check_folder(out)
-    images = build.load_images(next(iter(planned.values())))
+    data = build.load_data(next(iter(planned.values())))
     standing = {name: Run.open(out / name) for name in planned if (out / name).exists()}
     for name, run in standing.items():
         _check_same(name, run.config, planned[name], ignore_steps=choice.seconds_each is not None)
@@ -107,7 +109,7 @@ def compare(
     built: dict[str, Experiment] = {}
     for name, config in planned.items():
         run = standing.get(name)
-        built[name] = build.build(run.config if run else config, split, images)
+        built[name] = build.build(run.config if run else config, split, data)
         split = built[name].split
         parallel.check_devices(built[name].config.training.tasks_per_step, devices)
     folder.write_json(out / MARK, {"algorithms": list(planned), "inner": choice.inner})
@@ -119,7 +121,7 @@ def compare(
         )
         standing[name] = run
         if stopped:
-            return Comparison(built[name].score_name, (), False, {})
+            return Comparison(built[name].score, (), False, {})
 
     rows = []
     first = next(iter(planned))
@@ -180,12 +182,12 @@ def _train(
             devices=devices,
             say=lambda text: observer.say(f"{name}: {text}"),
         )
-        run = Run.create(folder, built[name].config, built[name].split)
+        run = Run.create(folder, built[name].config, built[name].split, built[name].summary)
     steps = run.config.training.steps
     if resume and checkpoint.steps(run.checkpoints)[-1] == steps:
         observer.say(f"{name}: trained already.")
         return run, False
-    with observer.training(built[name].score_name, steps, name) as on_event:
+    with observer.training(built[name].score, steps, name) as on_event:
         outcome = trainer.train_run(
             run,
             built[name],
@@ -222,7 +224,7 @@ def _score(
 
 def _write(
     out: Path,
-    choice: Choice,
+    choice: CompareConfig,
     rows: tuple[Row, ...],
     trained: Mapping[str, Run],
     built: Mapping[str, Experiment],
@@ -230,13 +232,13 @@ def _write(
 ) -> Comparison:
     first = next(iter(built.values()))
     data = first.config.data
-    what = f"{data.ways}-way {data.shots}-shot" if data.ways else f"{data.shots} points"
+    what = task_text(data.ways, data.shots)
     record = {
         "dataset": data.dataset,
         "task": what,
         "inner": choice.inner,
-        "inner_meaning": INNER[choice.inner],
-        "score": first.score_name,
+        "inner_meaning": INNER_LOOPS[choice.inner],
+        "score": first.score.name,
         "normalisation": describe_normalisation(first.config),
         "tasks": choice.tasks,
         "seed": seed,
@@ -244,12 +246,19 @@ def _write(
         "versions": folder.versions(),
     }
     folder.write_json(out / "table.json", record)
-    folder.write_text(out / "table.md", markdown(record, rows))
+    folder.write_text(out / "table.md", markdown(first.score, record, rows))
     subtitle = f"{data.dataset}, {what}; {choice.inner} inner loops"
-    plots.draw_comparison(trained, first.score_name, out / "compare.png", subtitle)
-    if isinstance(first.tasks("test"), Sinusoid):
+    plots.draw_comparison(trained, first.score, out / "compare.png", subtitle)
+    if _is_curve(first):
         _draw_adaptation(out / "adaptation.png", trained, built, seed)
-    return Comparison(first.score_name, rows, True, record)
+    return Comparison(first.score, rows, True, record)
+
+
+def _is_curve(experiment: Experiment) -> bool:
+    """Whether a task is a curve that can be drawn: one number as a function of one number."""
+    summary = experiment.summary
+    one_to_one = summary.inputs == (1,) and summary.outputs == 1 and not summary.score.percent
+    return one_to_one and experiment.config.data.queries is not None
 
 
 def _draw_adaptation(
@@ -258,15 +267,15 @@ def _draw_adaptation(
     first = next(iter(built.values()))
     key = jax.random.key(seed)
     # The query points of a task lie on its curve, so many of them draw it.
-    task = Sinusoid(first.config.data.shots, 400).sample(key)
+    data = build.load_data(with_episodes(first.config, queries=400))
+    assert isinstance(data, TaskFamily)
+    task = data.part("test").sample(key)
     order = np.argsort(np.asarray(task.query[0])[:, 0])
     x, truth = np.asarray(task.query[0])[order], np.asarray(task.query[1])[order]
     fits = []
     for name, run in trained.items():
         each = built[name]
-        state = checkpoint.restore(
-            run.checkpoints, each.fresh_state(), "best", higher_is_better=each.higher_is_better
-        )
+        state = checkpoint.restore(run.checkpoints, each.fresh_state(), "best", each.score)
         phi, _ = jax.jit(each.algorithm.adapt)(state.theta, task.support, key)
         fits.append(plots.Fit(name, np.asarray(each.model.apply(phi, jnp.asarray(x)))[:, 0]))
     support = (np.asarray(task.support[0])[:, 0], np.asarray(task.support[1])[:, 0])

@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pullback.core.scores import Score
+from pullback.registries import INNER_LOOPS
 from pullback.runs import formatting
-from pullback.runs.compare.choices import INNER, describe_inner
+from pullback.runs.compare.choices import describe_inner
 from pullback.runs.config import RunConfig
 from pullback.runs.folder import Run
 
@@ -81,12 +83,12 @@ def make_row(name: str, config: RunConfig, record: Mapping[str, Any], run: Run |
     )
 
 
-def cells(score: str, row: Row) -> tuple[str, ...]:
+def cells(score: Score, row: Row) -> tuple[str, ...]:
     """A row of the table as text, in the order of :data:`COLUMNS`."""
     return (
         row.algorithm,
         row.inner,
-        formatting.score_text(score, row.mean, row.interval),
+        score.text(row.mean, row.interval),
         str(row.steps),
         formatting.duration(row.seconds) if row.steps else "–",
         formatting.number(row.step_milliseconds),
@@ -94,10 +96,11 @@ def cells(score: str, row: Row) -> tuple[str, ...]:
     )
 
 
-def markdown(record: Mapping[str, Any], rows: Sequence[Row]) -> str:
+def markdown(score: Score, record: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """The table as a Markdown document.
 
     Args:
+        score: what was compared by.
         record: what is stored about the comparison.
         rows: the rows.
 
@@ -105,13 +108,13 @@ def markdown(record: Mapping[str, Any], rows: Sequence[Row]) -> str:
         The document.
     """
     lines = [
-        f"{record['task']} on {record['dataset']}, {INNER[record['inner']]}; test "
-        f"{record['score']} over {record['tasks']} tasks with its 95 % interval",
+        f"{record['task']} on {record['dataset']}, {INNER_LOOPS[record['inner']]}; test "
+        f"{score.name} over {record['tasks']} tasks with its 95 % interval",
         "",
         "| " + " | ".join(COLUMNS) + " |",
         "|" + "---|" * len(COLUMNS),
     ]
-    lines += ["| " + " | ".join(cells(record["score"], row)) + " |" for row in rows]
+    lines += ["| " + " | ".join(cells(score, row)) + " |" for row in rows]
     if record["normalisation"]:
         lines += ["", f"Normalisation {record['normalisation']}."]
     return "\n".join(lines) + "\n"

@@ -1,11 +1,13 @@
-"""A training that others take part in runs in a process of its own, watched by this one.
+"""A training that other processes take part in: how it runs here, and how it ends.
 
 When a process is lost, JAX ends the others from within its C++ code, by a signal and many lines
-that no Python code can catch. The watching process keeps those lines from the terminal, says in
-one sentence what happened and how to go on, and imports no JAX.
+that no Python code can catch. So the command runs in a process of its own, a worker. A supervisor
+watches it, keeps those lines from the terminal, says in one sentence what happened and how to go
+on, and imports no JAX.
 """
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
@@ -13,11 +15,141 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pullback.cli.worker import FACTS, FOLDER, NOISE, is_worker
+if TYPE_CHECKING:
+    from pullback.cli.console import Reporter
+    from pullback.meta.multihost import Place
+
+FOLDER = "PULLBACK_WORKER"
+"""The environment's name for the folder through which a command talks to its supervisor."""
+
+FACTS, NOISE = "facts.json", "noise.txt"
+GRACE = 8
+"""Seconds, beyond those of a heartbeat, in which JAX finds out which process was lost."""
+
+_known: dict[str, Any] = {}
+
+
+def is_worker() -> bool:
+    """Whether this process has a supervisor."""
+    return FOLDER in os.environ
+
+
+def begin() -> None:
+    """Keep what C++ code writes from the terminal, and end when the supervisor does."""
+    noise = os.open(Path(os.environ[FOLDER]) / NOISE, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = os.fdopen(os.dup(number), "w", buffering=1, encoding="utf-8")
+        setattr(sys, name, stream)
+        os.dup2(noise, number)
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
+
+
+def _end_with_supervisor() -> None:
+    # Nothing is ever written there: reading ends when the supervisor has ended.
+    with contextlib.suppress(OSError):
+        while os.read(0, 1):
+            pass
+    os._exit(1)
+
+
+def tell(**facts: Any) -> None:
+    """Let the supervisor know something of this process, for its last words."""
+    if not is_worker():
+        return
+    _known.update(facts)
+    path = Path(os.environ[FOLDER]) / FACTS
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(_known), encoding="utf-8")
+    part.replace(path)
+
+
+@contextlib.contextmanager
+def training_together(
+    place: "Place | None", devices: int | None, quiet: bool, as_json: bool
+) -> "Iterator[Reporter]":
+    """Join the other processes of a training, if there are any, and part from them in the end.
+
+    Args:
+        place: from :func:`pullback.meta.multihost.find_place`; None for this process alone.
+        devices: as given to the command.
+        quiet: as given to the command.
+        as_json: as given to the command.
+
+    Yields:
+        What a person is told by: in process 0 as ever, in the others warnings and errors only.
+
+    Raises:
+        InputError: if they cannot be joined.
+    """
+    from pullback.core.errors import InputError, NumericalError
+    from pullback.meta import multihost
+
+    with _ending_with_the_others(multihost.HEARTBEAT):
+        reporter = _join(place, devices, quiet, as_json)
+        try:
+            yield reporter
+        except (InputError, NumericalError):
+            # Every process raises these, and none may end before the others have heard of it.
+            multihost.leave()
+            raise
+        multihost.leave()
+
+
+def _join(place: "Place | None", devices: int | None, quiet: bool, as_json: bool) -> "Reporter":
+    import jax
+
+    from pullback.cli.console import Reporter, Silent
+    from pullback.meta import multihost, parallel
+
+    if place is not None:
+        tell(place=dataclasses.asdict(place))
+        multihost.join(place)
+        known = {"process": multihost.index(), "processes": multihost.count()}
+        tell(place=dataclasses.asdict(place) | known)
+    if not multihost.is_first():
+        return Silent()
+    reporter = Reporter(quiet, as_json)
+    if place is not None:
+        reporter.say(f"All {multihost.count()} processes are here.")
+    if devices is not None and jax.default_backend() == "cpu" and devices > parallel.cores():
+        reporter.say(f"{devices} devices on {parallel.cores()} cores: right, but no faster.")
+    return reporter
+
+
+@contextlib.contextmanager
+def _ending_with_the_others(heartbeat: float) -> Iterator[None]:
+    """Turn the failure of a collective operation into the end that JAX is about to make.
+
+    Gloo notices at once that a connection is closed, but not whose; JAX knows that soon, and ends
+    this process with the answer.
+
+    Args:
+        heartbeat: seconds after which JAX gives a silent process up.
+    """
+    try:
+        yield
+    # Gloo's errors arrive as ValueError, XlaRuntimeError and others; their text tells.
+    except Exception as error:
+        if not is_worker() or "gloo" not in str(error).lower():
+            raise
+        tell(lost=" ".join(str(error).split("\n")[0].split())[:200])
+        time.sleep(heartbeat + GRACE)
+        end(3)
+
+
+def end(code: int) -> None:
+    """End at once, without waiting for the other processes, which so hear of it at once."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
 
 FLAGS = ("--hosts", "--coordinator", "--process-id", "--processes")
 LOST = 3

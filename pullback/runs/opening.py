@@ -1,0 +1,169 @@
+"""Runs opened for training: a new one begun, or an interrupted one taken up again.
+
+Several processes may train together. Then each of them calls :func:`open_run`, and all agree on
+what they are about to do, or raise the same error, before anything is computed.
+"""
+
+import datetime
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pullback.core.errors import InputError
+from pullback.meta import multihost, parallel
+from pullback.runs import agreement, budget
+from pullback.runs import config as configs
+from pullback.runs.build import Experiment, build
+from pullback.runs.config import Given, RunConfig
+from pullback.runs.folder import CONFIG, Run, check_free, write_text
+from pullback.tasks import ClassSplit
+from pullback.tasks.datasets import DataSummary
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a training is asked to be.
+
+    Args:
+        settings: those given, by section and name; they go before those of ``config``.
+        config: a TOML file of settings, or None.
+        resume: the folder of a run to go on with; None for a new run.
+        out: the folder of a new run; named by what it trains and the time if None.
+        minutes: as many meta-steps as fit into this time; None for the number in the settings.
+        devices: the most devices of each process to use; all if None.
+    """
+
+    settings: Given
+    config: Path | None = None
+    resume: Path | None = None
+    out: Path | None = None
+    minutes: float | None = None
+    devices: int | None = None
+
+    def merged(self, *before: Given) -> dict[str, dict[str, Any]]:
+        """The settings given, over those of the file, over others."""
+        stored = {} if self.config is None else configs.read_toml(self.config)
+        return configs.merge(*before, stored, self.settings)
+
+
+def open_run(asked: Asked, say: Callable[[str], None]) -> tuple[Run, Experiment]:
+    """Begin or take up a run.
+
+    Args:
+        asked: what was asked for.
+        say: told in sentences what is measured before a run begins.
+
+    Returns:
+        The run, and the experiment built from it.
+
+    Raises:
+        InputError: if what was asked for cannot be done, or not alike in every process.
+        DataError: if the data are missing or damaged.
+        StorageError: if the folder cannot be written.
+    """
+    folder = None if asked.resume is None else str(asked.resume)
+    agreement.check_resume(multihost.together(lambda: folder))
+    return _begin(asked, say) if asked.resume is None else _resume(asked, asked.resume)
+
+
+def _begin(asked: Asked, say: Callable[[str], None]) -> tuple[Run, Experiment]:
+    (settings, _), folders = agreement.everywhere(
+        lambda: _check_new(asked), lambda checked: str(checked[1])
+    )
+    folder = Path(folders[0])
+    built = _build_everywhere(settings, None, asked)
+    built = budget.prepare(
+        built,
+        None if asked.minutes is None else 60 * asked.minutes,
+        devices=asked.devices,
+        say=lambda text: say(text[0].upper() + text[1:]),
+    )
+    parts = (built.config, built.split, built.summary)
+    multihost.from_first(lambda: str(Run.create(folder, *parts).folder))
+    return Run(folder, *parts), built
+
+
+def _check_new(asked: Asked) -> tuple[RunConfig, Path]:
+    """The settings and the folder of a new run."""
+    settings = configs.resolve(asked.merged())
+    if asked.minutes is not None:
+        if "steps" in asked.settings.get("training", {}):
+            raise InputError("Both --steps and --minutes were given", allowed="one of them")
+        if not 0 < asked.minutes < float("inf"):
+            raise InputError(f"minutes is {asked.minutes}", allowed="numbers above 0")
+    out = asked.out
+    if out is None:
+        time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        names = (settings.data.dataset, settings.algorithm.name)
+        out = Path("runs") / "-".join([*(name.replace(":", ".") for name in names), time])
+    if multihost.is_first():
+        check_free(out)
+    return settings, out
+
+
+def _resume(asked: Asked, folder: Path) -> tuple[Run, Experiment]:
+    def check_flags() -> None:
+        for flag, value in (("--out", asked.out), ("--minutes", asked.minutes)):
+            if value is not None:
+                raise InputError(
+                    f"{flag} was given with --resume",
+                    remedy="A resumed run keeps its folder and steps",
+                )
+
+    def read() -> dict[str, Any]:
+        run = Run.open(folder)
+        return {
+            "folder": str(folder),
+            "settings": run.config.to_dict(),
+            "split": None if run.split is None else run.split.to_dict(),
+            "data": None if run.summary is None else run.summary.to_dict(),
+        }
+
+    multihost.together(check_flags)
+    # The other processes need not see the folder.
+    found = multihost.from_first(read)
+    stored = configs.resolve(found["settings"])
+    settings, _ = agreement.everywhere(
+        lambda: _check_unchanged(stored, configs.resolve(asked.merged(stored.to_dict()))),
+        lambda _: None,
+    )
+    split = None if found["split"] is None else ClassSplit.from_dict(found["split"])
+    summary = None if found["data"] is None else DataSummary.from_dict(found["data"])
+    run = Run(Path(found["folder"]), settings, split, summary)
+    built = _build_everywhere(settings, split, asked)
+    if settings != stored:
+        multihost.from_first(lambda: write_text(run.folder / CONFIG, settings.to_toml()))
+    return run, built
+
+
+def _check_unchanged(stored: RunConfig, asked: RunConfig) -> RunConfig:
+    """The settings asked for, if a run that goes on may have them."""
+    for name, before, after in configs.diff(stored, asked):
+        if name not in agreement.MAY_DIFFER:
+            falls = " (the learning rate falls along a cosine over all steps)"
+            raise InputError(
+                f"{name} is {before!r} in the run, but {after!r} was asked for"
+                + (falls if name == "training.steps" else ""),
+                remedy="Resume without it, or start a new run with --out",
+            )
+    return asked
+
+
+def _build_everywhere(settings: RunConfig, split: ClassSplit | None, asked: Asked) -> Experiment:
+    """The experiment, once it is known that every process builds the same."""
+
+    def make() -> Experiment:
+        parallel.check_devices(settings.training.tasks_per_step, asked.devices)
+        parallel.task_mesh(settings.training.tasks_per_step, asked.devices)
+        return build(settings, split)
+
+    def describe(built: Experiment) -> dict[str, Any]:
+        if multihost.count() == 1:
+            return {}
+        return agreement.summarise(built, asked.devices, asked.minutes)
+
+    built, summaries = agreement.everywhere(make, describe)
+    if len(summaries) > 1:
+        agreement.check_same(summaries)
+    return built

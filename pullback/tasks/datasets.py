@@ -1,0 +1,130 @@
+"""Data sets by name: what each gives, and how it is loaded."""
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pullback.core.errors import InputError
+from pullback.core.registry import Entry
+from pullback.core.scores import ACCURACY, Score
+from pullback.tasks.base import TaskDistribution, TaskFamily
+from pullback.tasks.class_set import ClassSet
+
+Data = ClassSet | TaskFamily
+"""What a data set gives."""
+
+CONTRACT = (
+    "a class with sample(key) -> Task, or a function annotated to return pullback.tasks.ClassSet, "
+    "pullback.tasks.TaskFamily or such a class"
+)
+
+
+def gives_classes(dataset: Entry) -> bool:
+    """Whether a data set gives examples sorted into classes, rather than tasks.
+
+    Args:
+        dataset: a line of the registry of data sets.
+
+    Returns:
+        The answer, from the code's own annotation: nothing is loaded.
+
+    Raises:
+        InputError: if the code does not say what it gives.
+    """
+    target = dataset.load()
+    given = target if isinstance(target, type) else _annotated(target)
+    if given is ClassSet:
+        return True
+    if given is TaskFamily or given is TaskDistribution or hasattr(given, "sample"):
+        return False
+    raise InputError(
+        f"The data set {dataset.name!r} does not say what it gives",
+        allowed=CONTRACT,
+        remedy="Annotate what it returns",
+    )
+
+
+def load(dataset: Entry, **options: Any) -> Data:
+    """The examples or the tasks of a data set.
+
+    Args:
+        dataset: a line of the registry of data sets.
+        options: such as ``data_dir``, ``ways``, ``shots`` and ``queries``; those that the data set
+            takes are passed on.
+
+    Returns:
+        Examples sorted into classes, or tasks with all that a model must know of them.
+
+    Raises:
+        InputError: if it gives anything else.
+        DataError: if the data are missing or damaged.
+    """
+    given = dataset.make(**options)
+    if isinstance(given, ClassSet):
+        return given
+    if isinstance(given, TaskFamily):
+        return given.completed(dataset.name, options.get("ways"))
+    if isinstance(given, TaskDistribution):
+        return TaskFamily(given).completed(dataset.name, options.get("ways"))
+    raise InputError(
+        f"The data set {dataset.name!r} gave a {type(given).__name__}", allowed=CONTRACT
+    )
+
+
+@dataclass(frozen=True)
+class DataSummary:
+    """What of the data a run must know where the data are not at hand.
+
+    Args:
+        inputs: the shape of one example.
+        outputs: how many numbers the model gives for an example.
+        score: what a task is judged by.
+    """
+
+    inputs: tuple[int, ...]
+    outputs: int
+    score: Score
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {**dataclasses.asdict(self), "inputs": list(self.inputs)}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> "DataSummary":
+        """What ``to_dict`` wrote.
+
+        Raises:
+            InputError: if a value is missing or of another type.
+        """
+        try:
+            inputs = tuple(int(length) for length in stored["inputs"])
+            return cls(inputs, int(stored["outputs"]), Score(**stored["score"]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"A summary of the data is broken: {error!r}") from None
+
+
+def summarise_data(data: Data, ways: int | None) -> DataSummary:
+    """What a model must know of the data.
+
+    Args:
+        data: what the data set gave.
+        ways: number of classes in a task, which examples sorted into classes leave open.
+
+    Returns:
+        The summary.
+    """
+    if isinstance(data, ClassSet):
+        assert ways is not None
+        return DataSummary(data.shape, ways, ACCURACY)
+    assert data.inputs is not None and data.outputs is not None and data.objective is not None
+    return DataSummary(data.inputs, data.outputs, data.objective.score)
+
+
+def _annotated(function: Any) -> Any:
+    try:
+        return typing.get_type_hints(function).get("return")
+    # An annotation may name what is imported for type checkers only.
+    except NameError:
+        return None
