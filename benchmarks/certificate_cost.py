@@ -27,10 +27,14 @@ def main():
     theta, tasks, loss, proximal, about = hessians.inner_problems(arguments)
     config = Run.open(arguments.run).config
     given, data = config.algorithm, config.data
-    solver = SOLVERS[given.solver].make(
-        given.inner_steps, given.inner_learning_rate, given.inner_momentum
+    solver = SOLVERS[given.solver or ""].make(
+        steps=given.inner_steps,
+        learning_rate=given.inner_learning_rate,
+        momentum=given.inner_momentum,
     )
-    linear = LINEAR_SOLVERS[given.linear_solver or "cg"].make(given.linear_steps, given.linear_rtol)
+    linear = LINEAR_SOLVERS[given.linear_solver or "cg"].make(
+        steps=given.linear_steps, rtol=given.linear_rtol
+    )
     thinned = max(1, data.queries // 2)
     variants = {
         "without": None,

@@ -9,7 +9,6 @@ import optax
 import pytest
 
 from pullback.algorithms import ALGORITHMS, fomaml, imaml, maml, reptile
-from pullback.core import registry
 from pullback.core.errors import InputError, PullbackError
 from pullback.linear import CG, Lineax
 from pullback.meta import parallel
@@ -137,11 +136,11 @@ REFUSED = {
     "model without parameters": (lambda: functional(jnp.tanh), ["no floating-point array"]),
     "model that cannot be called": (lambda: functional({"w": 1.0}), ["dict", "callable"]),
     "algorithm by name": (
-        lambda: registry.find("algorithm", ALGORITHMS, "imalm"),
+        lambda: ALGORITHMS.find("imalm"),
         ["'imalm'", "Did you mean 'imaml'?", ", ".join(sorted(ALGORITHMS))],
     ),
     "solver by name": (
-        lambda: registry.find("solver", SOLVERS, "l-bfgs"),
+        lambda: SOLVERS.find("l-bfgs"),
         ["'l-bfgs'", "Did you mean 'lbfgs'?"],
     ),
 }
@@ -189,5 +188,5 @@ def test_input_errors_are_caught_as_the_packages_and_as_pythons_own():
 
 @pytest.mark.parametrize("name", SOLVERS)
 def test_every_named_solver_is_built_from_its_settings(name):
-    solver = registry.find("solver", SOLVERS, name).make(3, 0.1, 0.5)
+    solver = SOLVERS.find(name).make(steps=3, learning_rate=0.1, momentum=0.5)
     assert solver.steps == 3

@@ -23,12 +23,14 @@ class Kind:
         read: gives the value in its own type; raises ValueError for any other.
         option: the type of the command line's option.
         parse: the value of an option's text, where the option's type is not the setting's own.
+        written: how that text is written, in words.
     """
 
     allowed: str
     read: Callable[[Any], Any]
     option: type = str
     parse: Callable[[str], Any] | None = None
+    written: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,11 +158,12 @@ SHARE = number("0 ≤ number < 1", lambda x: 0 <= x < 1)
 WHOLE_SHARE = number("numbers from 0 to 1", lambda x: 0 <= x <= 1)
 FLAG = Kind("true or false", _flag, bool)
 WIDTHS = Kind(
-    "whole numbers from 1 with commas between them, as in 40,40",
+    "a list of whole numbers from 1",
     _widths,
     parse=lambda given: [int(part) for part in _parts(given)],
+    written="whole numbers with commas, as in 40,40",
 )
-NAMES = Kind("a list of names", _names, parse=_parts)
+NAMES = Kind("a list of names", _names, parse=_parts, written="names with commas")
 FOLDER = Kind("a folder, or empty", text)
 
 
@@ -216,4 +219,4 @@ def parse(kind: Kind, name: str, given: Any) -> Any:
     try:
         return kind.parse(given)
     except ValueError:
-        raise InputError(f"{name} is {given!r}", allowed=kind.allowed) from None
+        raise InputError(f"{name} is {given!r}", allowed=kind.written) from None

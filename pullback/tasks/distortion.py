@@ -12,8 +12,8 @@ LARGEST_SHIFT = 0.07
 
 
 def distort(
-    images: UInt8[Array, "n height width channels"], key: PRNGKeyArray, strength: float
-) -> UInt8[Array, "n height width channels"]:
+    images: UInt8[Array, "n height width *channels"], key: PRNGKeyArray, strength: float
+) -> UInt8[Array, "n height width *channels"]:
     """Each picture under an affine map of its own: turned, stretched, sheared and shifted.
 
     At strength 1 by at most 15°, by factors between 0.86 and 1.16 along either axis, by a shear
@@ -21,16 +21,17 @@ def distort(
     pixels are interpolated; what comes from beyond the edge is paper.
 
     Args:
-        images: of bytes, 0 = paper.
+        images: of bytes, 0 = paper; all channels of one are distorted alike.
         key: the same key gives the same distortions.
         strength: above 0, at most ``STRONGEST_DISTORTION``.
 
     Returns:
         The pictures, each distorted about its middle.
     """
-    return jax.vmap(lambda image, k: _distort(image, k, strength))(
-        images, jax.random.split(key, len(images))
-    )
+    keys = jax.random.split(key, len(images))
+    shaped = images if images.ndim == 4 else images[..., None]
+    distorted = jax.vmap(lambda image, k: _distort(image, k, strength))(shaped, keys)
+    return distorted.reshape(images.shape)
 
 
 def _distort(

@@ -46,7 +46,7 @@ def test_implicit_gradients_are_exact_in_every_combination(name, inner, linear, 
         cf.loss,
         strength=cf.STRENGTHS[form],
         solver=INNER[inner],
-        linear_solver=LINEAR_SOLVERS[linear].make(steps, 1e-9),
+        linear_solver=LINEAR_SOLVERS[linear].make(steps=steps, rtol=1e-9),
         certify=None,
     )
     _, gradient, info = jax.jit(algorithm.meta_gradient)(cf.theta(), cf.task(), key)

@@ -9,12 +9,13 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import pullback as pb
-from pullback.algorithms import FORMS, Raise, describe_strength, imaml, learned_imaml
+from pullback.algorithms import Raise, describe_strength, imaml, learned_imaml
 from pullback.core.errors import InputError
 from pullback.core.results import Verdict
 from pullback.implicit.certificate import Certify
 from pullback.linear import CG, Dense
 from pullback.meta import training
+from pullback.registries import STRENGTH_FORMS as FORMS
 from pullback.solvers import LBFGS
 from pullback.tasks import Task
 

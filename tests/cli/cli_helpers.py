@@ -49,7 +49,7 @@ def theta(folder, which="last"):
 
 def state(folder, which="last"):
     run = Run.open(folder)
-    fresh = build.assemble(run.config, run.split, None).fresh_state()
+    fresh = build.reopen(run).fresh_state()
     return checkpoint.restore(run.checkpoints, fresh, which)
 
 

@@ -11,6 +11,7 @@ import pytest
 from cli_helpers import assert_equal_states
 
 from pullback.core.errors import InputError, StorageError
+from pullback.core.scores import ACCURACY, MEAN_SQUARED_ERROR
 from pullback.meta import training
 from pullback.meta.training import TrainState
 from pullback.runs import checkpoint
@@ -26,8 +27,8 @@ def a_state(step, shape=(3, 2)):
     return TrainState(state.step, theta | {"odd": odd}, OPTIMIZER.init(theta | {"odd": odd}))
 
 
-def save(folder, step, score=None, **options):
-    return checkpoint.save(folder, a_state(step), seed=0, score=score, **options)
+def save(folder, step, value=None, score=ACCURACY):
+    return checkpoint.save(folder, a_state(step), seed=0, value=value, score=score)
 
 
 @pytest.fixture
@@ -52,9 +53,9 @@ def test_the_last_two_and_the_best_stay(folder):
 
 def test_the_best_is_the_lowest_where_lower_is_better(folder):
     for step, score in enumerate([0.9, 0.2, 0.5, 0.6, 0.7]):
-        save(folder, step, score, higher_is_better=False)
+        save(folder, step, score, MEAN_SQUARED_ERROR)
     assert checkpoint.steps(folder) == [1, 3, 4]
-    assert checkpoint.find(folder, "best", higher_is_better=False) == 1
+    assert checkpoint.find(folder, "best", MEAN_SQUARED_ERROR) == 1
 
 
 def test_of_equally_good_ones_the_latest_is_the_best(folder):

@@ -27,7 +27,8 @@ def test_what_is_written_is_read_back_whole(dataset, algorithm, tmp_path):
 @pytest.mark.parametrize(("dataset", "algorithm"), EVERY)
 def test_every_setting_in_use_is_explicit(dataset, algorithm):
     config = resolve(dataset, algorithm)
-    table = configs.defaults(dataset, algorithm, None)
+    parts = configs.find_parts({"dataset": dataset, "name": algorithm})
+    table = configs.defaults(parts)
     written = {n: x for part in tomllib.loads(config.to_toml()).values() for n, x in part.items()}
     assert written == table
 
@@ -45,9 +46,9 @@ def test_defaults_follow_the_algorithm_and_the_data():
 
 def test_the_groups_of_the_normalisation_reach_the_network():
     config = resolve("glyphs", model={"width": 12, "groups": 3})
-    assert build.assemble(config, None, None).model.groups == 3
+    assert build.assemble(config).model.groups == 3
     with pytest.raises(InputError, match="12 channels cannot be cut into 8 equal groups"):
-        build.assemble(resolve("glyphs", model={"width": 12}), None, None)
+        build.assemble(resolve("glyphs", model={"width": 12}))
 
 
 def test_a_solver_without_a_step_size_takes_none():
@@ -79,7 +80,7 @@ WRONG = [
     ("training", "strategy", "pmap", "Did you mean 'map'"),
     ("algorithm", "fit", "all", "the algorithm 'imaml' has no such setting"),
     ("data", "data_dir", "x", "the data set 'glyphs' has no such setting"),
-    ("model", "hidden", [40], "the model of the data set 'glyphs' has no such setting"),
+    ("model", "hidden", [40], "the model 'conv4' has no such setting"),
 ]
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from cli_helpers import cli, write_omniglot
 
+from pullback.core.scores import MEAN_SQUARED_ERROR
 from pullback.runs import build, checkpoint, score
 from pullback.runs.folder import Run
 
@@ -39,7 +40,7 @@ def test_the_same_seed_gives_the_same_score_and_another_one_other_tasks(sinusoid
 def test_the_best_checkpoint_is_the_one_of_the_best_validation(sinusoid_run, copied):
     run = Run.open(copied(sinusoid_run))
     record = evaluate(run.folder).json
-    assert record["step"] == run.best_validation(higher_is_better=False)["step"]
+    assert record["step"] == run.best_validation(MEAN_SQUARED_ERROR)["step"]
     assert evaluate(run.folder, "--checkpoint", "10").json["step"] == 10
     message = "There is no checkpoint '11'"
     assert message in evaluate(run.folder, "--checkpoint", "11", code=2).stderr
@@ -56,8 +57,8 @@ def test_only_the_classes_of_the_part_are_drawn_from(part, omniglot_run):
     run = Run.open(omniglot_run)
     built = build.build(run.config, run.split)
     source = score.evaluation_tasks(run, built, part)
-    wanted = built.images.select(run.split.classes(part)).images
-    assert (np.asarray(source.images) == wanted).all()
+    wanted = built.data.select(run.split.classes(part)).examples
+    assert (np.asarray(source.examples) == wanted).all()
     assert not source.rotations
 
 
@@ -99,7 +100,7 @@ def test_unseen_are_all_classes_that_the_run_did_not_learn_from(omniglot_run, co
     opened = Run.open(run)
     built = build.build(opened.config, opened.split)
     own = score.evaluation_tasks(opened, built, "unseen")
-    assert (np.asarray(own.images) == built.images.select(opened.split.test).images).all()
+    assert (np.asarray(own.examples) == built.data.select(opened.split.test).examples).all()
 
 
 def test_a_copy_without_any_unseen_class_is_refused(omniglot_run, omniglot, copied, tmp_path):

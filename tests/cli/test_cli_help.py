@@ -5,12 +5,11 @@ import sys
 import pytest
 from cli_helpers import cli
 
-from pullback import algorithms, linear, models, solvers, tasks
-from pullback.cli import options
-from pullback.meta import parallel
-from pullback.tasks.splits import WAYS_TO_SPLIT
+from pullback import registries as r
+from pullback.runs.config import SECTION_OF, SETTINGS
 
 COMMANDS = ["train", "evaluate", "adapt", "compare", "study", "info"]
+CHOICES = ["normalisations", "activations", "strategies", "splits"]
 SEEN = """
 import sys
 from pullback.cli import main
@@ -42,32 +41,35 @@ def test_every_option_is_explained(command):
     from pullback.cli import app
 
     for parameter in get_command(app).commands[command].params:
-        if parameter.name != "help":
+        if parameter.name != "help" and not parameter.hidden:
             assert parameter.help, f"{command} {parameter.name}"
 
 
 @pytest.mark.parametrize(
-    ("option", "names"),
+    ("name", "names"),
     [
-        (options.Dataset, tasks.DATASETS),
-        (options.Algorithm, algorithms.ALGORITHMS),
-        (options.LearnStrength, algorithms.FORMS),
-        (options.Solver, solvers.SOLVERS),
-        (options.LinearSolver, linear.LINEAR_SOLVERS),
-        (options.Normalisation, models.NORMALISATIONS),
-        (options.Activation, models.ACTIVATIONS),
-        (options.Strategy, parallel.STRATEGIES),
-        (options.SplitBy, WAYS_TO_SPLIT),
+        ("dataset", r.DATASETS),
+        ("model", r.MODELS),
+        ("name", r.ALGORITHMS),
+        ("learn_strength", r.STRENGTH_FORMS),
+        ("solver", r.SOLVERS),
+        ("linear_solver", r.LINEAR_SOLVERS),
+        ("normalisation", r.NORMALISATIONS),
+        ("activation", r.ACTIVATIONS),
+        ("on_bad_verdict", r.POLICIES),
+        ("strategy", r.STRATEGIES),
+        ("split_by", r.SPLITS),
+        ("fit", r.REPTILE_FITS),
     ],
 )
-def test_help_names_all_there_is(option, names):
-    text = option.__metadata__[0].help
-    assert all(name in text for name in names)
+def test_help_names_all_there_is(name, names):
+    text = SETTINGS[SECTION_OF[name]][name].help
+    assert all(each in text for each in names)
 
 
 @pytest.mark.parametrize(
     "what",
-    ["algorithms", "datasets", "solvers", "normalisations", "activations", "strategies", "splits"],
+    ["algorithms", "datasets", "models", "solvers", "linear-solvers", "rooms", *CHOICES],
 )
 def test_info_lists_what_there_is(what):
     record = cli("info", what, "--json").json

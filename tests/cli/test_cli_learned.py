@@ -10,6 +10,7 @@ from cli_helpers import assert_equal_states, cli, state
 
 from pullback.algorithms import imaml
 from pullback.core.errors import InputError
+from pullback.core.scores import MEAN_SQUARED_ERROR
 from pullback.meta.evaluation import evaluate
 from pullback.runs import build, checkpoint, trainer
 from pullback.runs import config as configs
@@ -55,7 +56,7 @@ def test_a_run_is_scored_with_the_strength_of_its_checkpoint(run):
     """The score of plain iMAML with that Λ, and not the one with Λ at the start."""
     record = cli("evaluate", run, "--tasks", "4", "--checkpoint", "last", "--json").json
     theta = state(run).theta
-    built = build.assemble(Run.open(run).config, None, None)
+    built = build.reopen(Run.open(run))
 
     def score(strength):
         return evaluate(
@@ -73,7 +74,7 @@ def test_a_run_is_scored_with_the_strength_of_its_checkpoint(run):
 
 
 def test_info_shows_what_was_learned(run, copied):
-    best = checkpoint.find(run / "checkpoints", "best", higher_is_better=False)
+    best = checkpoint.find(run / "checkpoints", "best", MEAN_SQUARED_ERROR)
     record = cli("info", run, "--json").json["learned_strength"]
     assert (record["form"], record["step"]) == ("diagonal", best)
     strength = state(run, best).theta.strength

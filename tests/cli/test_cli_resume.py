@@ -127,7 +127,7 @@ def test_a_failure_later_on_keeps_the_state_before_it(sinusoid_run, tmp_path, mo
     config = settings_of(sinusoid_run)
     built = build.build(config)
     run = Run.create(tmp_path / "run", config, None)
-    train = trainer.training.train
+    train = build.training.train
 
     def fail_after_seven(*args, on_block, **options):
         def limited(state, block):
@@ -137,7 +137,7 @@ def test_a_failure_later_on_keeps_the_state_before_it(sinusoid_run, tmp_path, mo
         train(*args, on_block=limited, **options | {"block_ends": 7})
         raise NumericalError("Meta-step 8, task 0 of 2: the loss is nan.")
 
-    monkeypatch.setattr(trainer.training, "train", fail_after_seven)
+    monkeypatch.setattr(build.training, "train", fail_after_seven)
     with pytest.raises(NumericalError, match="The last good checkpoint, of step 7, is kept"):
         trainer.train_run(run, built)
     monkeypatch.undo()
@@ -228,7 +228,7 @@ def test_the_stored_split_is_used_whatever_the_seed_would_draw(omniglot_run, cop
 
 def test_building_refuses_classes_that_are_gone(omniglot_run):
     run = Run.open(omniglot_run)
-    images = build.load_images(run.config)
+    images = build.load_data(run.config)
     fewer = images.select([name for name in images.classes if name not in run.split.test[:1]])
     with pytest.raises(InputError, match="classes are not in image set"):
         build.build(run.config, run.split, fewer)

@@ -7,7 +7,8 @@ from cli_helpers import SINUSOID, cli, theta
 from typer.testing import CliRunner
 
 from pullback.cli import app
-from pullback.runs import build
+from pullback.core.scores import MEAN_SQUARED_ERROR
+from pullback.runs import build, trainer
 from pullback.runs import config as configs
 from pullback.runs.folder import Run
 
@@ -35,7 +36,7 @@ def test_metrics_cover_every_step_once_and_leave_out_what_is_not_a_number(sinuso
 
 def test_the_last_two_and_the_best_checkpoint_are_kept(sinusoid_run):
     run = Run.open(sinusoid_run)
-    best = run.best_validation(higher_is_better=False)["step"]
+    best = run.best_validation(MEAN_SQUARED_ERROR)["step"]
     kept = sorted(int(path.name) for path in (sinusoid_run / "checkpoints").iterdir())
     assert kept == sorted({10, 12, best})
 
@@ -65,7 +66,7 @@ def test_the_split_of_a_run_is_stored_and_has_no_class_twice(omniglot_run):
 
 def test_the_first_example_of_a_newcomer_is_understood(omniglot, tmp_path, monkeypatch):
     # All of it but the training, which takes long.
-    monkeypatch.setattr(sessions, "train_run", lambda run, built, **more: 1 / 0)
+    monkeypatch.setattr(trainer, "train_run", lambda run, built, **more: 1 / 0)
     command = (
         f"train --dataset omniglot --data-dir {omniglot} --algorithm imaml --ways 3 --shots 1 "
         f"--queries 15 --strength 5 --steps 2000 --out {tmp_path / 'first'} "
@@ -83,7 +84,7 @@ def test_the_first_example_of_a_newcomer_is_understood(omniglot, tmp_path, monke
 
 def test_the_defaults_are_glyphs_with_imaml():
     built = build.build(configs.resolve({"model": {"width": 8}}))
-    assert built.images.name == "glyphs"
+    assert built.data.name == "glyphs"
     assert built.config.algorithm.name == "imaml"
     assert built.tasks("train").sample(jax.random.key(0)).query[0].shape == (75, 28, 28, 1)
 

@@ -56,7 +56,7 @@ def residual(matrix, s, rhs=RHS):
 def test_every_name_has_its_solver():
     assert set(SOLVERS) == set(LINEAR_SOLVERS)
     for name, line in LINEAR_SOLVERS.items():
-        solver = line.make(10, 0.1)
+        solver = line.make(steps=10, rtol=0.1)
         assert isinstance(solver, LinearSolver)
         assert type(solver) is type(SOLVERS[name])
         assert getattr(solver, "rtol", 0.1) == 0.1
@@ -110,7 +110,7 @@ def test_a_singular_matrix_that_does_not_reach_v_is_reported(name):
 def test_tiny_and_zero_right_hand_sides_in_single_precision(name):
     with jax.enable_x64(False):
         matrix, rhs = SPD.astype(np.float32), RHS.astype(np.float32)
-        solver = LINEAR_SOLVERS[name].make(400, 1e-3)
+        solver = LINEAR_SOLVERS[name].make(steps=400, rtol=1e-3)
         one, tiny, none = (solve(matrix, np.float32(c) * rhs, solver) for c in (1, 1e-30, 0))
     solved = [float(s.residual) <= 2e-3 for s in (one, tiny)]
     assert [int(s.code) == Verdict.OK for s in (one, tiny)] == solved

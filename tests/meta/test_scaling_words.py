@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import typer
 
-from pullback.cli import app, launch, supervisor
+from pullback.cli import app, distributed
 from pullback.core.errors import InputError
 from pullback.meta.multihost import PATIENCE, Place, exchange, find_place, from_first, together
+from pullback.runs import agreement
 from pullback.runs.config import resolve
 
 BY_HAND = {"coordinator": "node1:9876", "process_id": 0, "processes": 2}
@@ -59,12 +60,12 @@ def _refuse(words):
 
 def test_only_a_training_by_several_is_supervised(monkeypatch):
     monkeypatch.delenv("PULLBACK_WORKER", raising=False)
-    assert supervisor.is_wanted(["train", "--hosts"])
-    assert supervisor.is_wanted(["train", "--steps", "3", "--coordinator=a:1"])
-    assert not supervisor.is_wanted(["train", "--devices", "2"])
-    assert not supervisor.is_wanted(["evaluate", "--hosts"])
+    assert distributed.is_wanted(["train", "--hosts"])
+    assert distributed.is_wanted(["train", "--steps", "3", "--coordinator=a:1"])
+    assert not distributed.is_wanted(["train", "--devices", "2"])
+    assert not distributed.is_wanted(["evaluate", "--hosts"])
     monkeypatch.setenv("PULLBACK_WORKER", "somewhere")
-    assert not supervisor.is_wanted(["train", "--hosts"])
+    assert not distributed.is_wanted(["train", "--hosts"])
 
 
 # As JAX writes them.
@@ -79,26 +80,26 @@ ABSENT = "DEADLINE_EXCEEDED: Deadline Exceeded RPC: /xla.coordination.Coordinati
 
 def test_last_words_become_a_sentence():
     facts = {"place": {"coordinator": "a:1", "process": 1, "processes": 5, "patience": 9}}
-    assert supervisor.explain(HEARTBEATS, facts).startswith("Processes 1, 4 of this training")
-    assert supervisor.explain(LEADER, facts).startswith("Process 0 of this training")
-    assert "at a:1 within 9 s" in supervisor.explain(ABSENT + "Task", facts)
+    assert distributed.explain(HEARTBEATS, facts).startswith("Processes 1, 4 of this training")
+    assert distributed.explain(LEADER, facts).startswith("Process 0 of this training")
+    assert "at a:1 within 9 s" in distributed.explain(ABSENT + "Task", facts)
     facts["place"]["process"] = 0
-    assert "Not all of the 5 processes came" in supervisor.explain(ABSENT + "Task", facts)
-    assert "Gloo" in supervisor.explain("", {"lost": "Gloo all-reduce failed"})
-    assert supervisor.explain("Segmentation fault", facts) is None
+    assert "Not all of the 5 processes came" in distributed.explain(ABSENT + "Task", facts)
+    assert "Gloo" in distributed.explain("", {"lost": "Gloo all-reduce failed"})
+    assert distributed.explain("Segmentation fault", facts) is None
 
 
 def card(**changes):
     settings = resolve({"data": {"dataset": "sinusoid"}}).to_dict()
     base = {"settings": settings, "devices": None, "minutes": None, "split": "a"}
-    return base | {"images": "b", "versions": {"jax": "1"}} | changes
+    return base | {"examples": "b", "versions": {"jax": "1"}} | changes
 
 
 DIFFERENT = {
     "devices": (1, "--devices is None in process 0, but 1 in process 1"),
     "minutes": (2.0, "--minutes is None in process 0, but 2.0 in process 1"),
     "split": ("c", "the digest of the class split is 'a' in process 0, but 'c' in process 1"),
-    "images": ("c", "the digest of the images"),
+    "examples": ("c", "the digest of the examples"),
     "versions": ({"jax": "2"}, "{'jax': '1'} in process 0, but {'jax': '2'}"),
     "settings": (
         resolve({"data": {"dataset": "sinusoid"}, "training": {"steps": 7}}).to_dict(),
@@ -109,16 +110,16 @@ DIFFERENT = {
 
 @pytest.mark.parametrize(("name", "value"), DIFFERENT.items())
 def test_what_differs_between_processes_is_named_with_both_values(name, value):
-    launch.check_cards([card(), card()])
+    agreement.check_same([card(), card()])
     with pytest.raises(InputError) as caught:
-        launch.check_cards([card(), card(**{name: value[0]})])
+        agreement.check_same([card(), card(**{name: value[0]})])
     assert value[1] in str(caught.value)
 
 
 def test_a_new_run_and_a_resumed_one_do_not_train_together():
-    launch.check_aims(["runs/a", "runs/a"])
+    agreement.check_resume(["runs/a", "runs/a"])
     with pytest.raises(InputError, match="--resume is 'runs/a' in process 0, but None"):
-        launch.check_aims(["runs/a", None])
+        agreement.check_resume(["runs/a", None])
 
 
 def test_data_may_lie_elsewhere_on_every_host():
@@ -126,7 +127,7 @@ def test_data_may_lie_elsewhere_on_every_host():
     for number, each in enumerate(cards):
         images = {"dataset": "omniglot", "data_dir": f"disk{number}"}
         each["settings"] = resolve({"data": images}).to_dict()
-    launch.check_cards(cards)
+    agreement.check_same(cards)
 
 
 def test_the_examples_give_options_that_exist():

@@ -7,7 +7,6 @@ import pytest
 from pullback.algorithms import maml
 from pullback.core import trees
 from pullback.core.errors import InputError
-from pullback.core.registry import find
 from pullback.models import MLP, mean_squared_error
 from pullback.solvers import SOLVERS, GradientDescent
 from pullback.tasks import Sinusoid
@@ -63,7 +62,7 @@ def test_memory_grows_with_the_root_of_the_steps_even_where_no_number_divides_th
 
 
 def test_the_registry_makes_one_without_checkpoints():
-    assert not find("inner solver", SOLVERS, "gradient-descent").make(3, 0.1, 0.0).checkpoint
+    assert not SOLVERS["gradient-descent"].make(steps=3, learning_rate=0.1).checkpoint
 
 
 def test_a_checkpoint_is_yes_or_no():

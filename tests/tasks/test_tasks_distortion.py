@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pullback.registries import STRONGEST_DISTORTION
 from pullback.tasks import ClassSet, episodes
-from pullback.tasks.distortion import STRONGEST, distort
+from pullback.tasks.distortion import distort
 
 
 def disc(radius=4.0, centre=(13.5, 13.5)):
@@ -23,7 +24,7 @@ def moments(image):
     return ink, middle, (weight[:, None] * (places - middle)).T @ (places - middle)
 
 
-@pytest.mark.parametrize("strength", [0.5, 1.0, STRONGEST])
+@pytest.mark.parametrize("strength", [0.5, 1.0, STRONGEST_DISTORTION])
 def test_shapes_move_and_stretch_within_the_stated_bounds(strength):
     count = 200
     images = jnp.asarray(np.stack([disc()] * count))

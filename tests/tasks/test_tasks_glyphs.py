@@ -4,7 +4,6 @@ from collections import Counter
 
 import numpy as np
 import pytest
-
 from class_sets import stacked
 
 from pullback.core.errors import DataError, InputError

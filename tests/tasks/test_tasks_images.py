@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw
-
 from class_sets import stacked
+from PIL import Image, ImageDraw
 
 from pullback.core.errors import DataError, InputError
 from pullback.tasks import ClassSet, read_class_folders, read_image
@@ -51,10 +50,27 @@ def test_class_twice_is_an_error():
         small_set().select(["a/1", "a/1"])
 
 
-@pytest.mark.parametrize("images", [np.zeros((1, 2, 28, 28)), np.zeros((1, 2, 20, 28), np.uint8)])
-def test_wrong_images_are_an_error(images):
-    with pytest.raises(InputError, match="uint8"):
-        ClassSet.of("small", images, ("a",), ("a",), ("",))
+@pytest.mark.parametrize(
+    ("examples", "message"),
+    [
+        (np.zeros((1, 2, 28, 28), np.int32), "int32.*uint8"),
+        (np.zeros((1, 2, 28, 28, 5), np.uint8), "one to four channels"),
+        (np.zeros((1, 2, 28), np.uint8), "one to four channels"),
+        (np.zeros((1, 2)), "float64"),
+        (np.array([[[0.0, 1.0], [np.nan, 2.0]]]), "Example 1 .*not finite"),
+        ([np.zeros((2, 3)), np.zeros((2, 4))], "one shape and type for all"),
+        ([np.zeros((2, 3)), np.zeros((2, 3), np.float32)], "one shape and type for all"),
+    ],
+)
+def test_wrong_examples_are_an_error(examples, message):
+    names = tuple("ab"[: len(examples)])
+    with pytest.raises(InputError, match=message):
+        ClassSet.of("small", examples, names)
+
+
+def test_a_class_without_examples_is_an_error():
+    with pytest.raises(InputError, match=r"Class 'b'.*no examples"):
+        ClassSet.of("small", [np.zeros((2, 3)), np.zeros((0, 3))], ("a", "b"))
 
 
 def test_lengths_must_agree():

@@ -10,9 +10,8 @@ import numpy as np
 import pooch
 import pytest
 import requests
-from PIL import Image, ImageDraw
-
 from class_sets import stacked
+from PIL import Image, ImageDraw
 
 from pullback.core.errors import DataError
 from pullback.tasks import load_omniglot, omniglot

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pullback.core.errors import InputError
-from pullback.tasks import DATASETS, Sinusoid, TaskDistribution, find_dataset, load_glyphs
+from pullback.tasks import DATASETS, Sinusoid, TaskDistribution, gives_classes, load_glyphs
 
 
 def test_points_lie_on_one_sine_wave():
@@ -50,8 +50,8 @@ def test_numbers_must_be_positive(given):
 
 def test_registry():
     assert set(DATASETS) == {"sinusoid", "glyphs", "omniglot"}
-    assert find_dataset("glyphs").load is load_glyphs
-    assert find_dataset("sinusoid").load is None
-    assert find_dataset("sinusoid").kind == "regression"
+    assert DATASETS.find("glyphs").load() is load_glyphs
+    assert gives_classes(DATASETS.find("glyphs"))
+    assert not gives_classes(DATASETS.find("sinusoid"))
     with pytest.raises(InputError, match=r"data set 'omnigolt'.*Did you mean 'omniglot'"):
-        find_dataset("omnigolt")
+        DATASETS.find("omnigolt")
