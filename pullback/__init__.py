@@ -24,7 +24,7 @@ def __getattr__(name: str) -> Any:
         for registry in registries.BY_ATTRIBUTE:
             for entry in registry.values():
                 if entry.attribute == name:
-                    return entry.load()
+                    return entry.load_attribute()
     raise AttributeError(f"module 'pullback' has no attribute {name!r}")
 
 

@@ -13,19 +13,19 @@ from pathlib import Path
 import jax
 
 GROUPS = (
-    ("models/patches.py", "patches: rows of the products, and back"),
+    ("models/convolution.py", "patches: rows of the products, and back"),
     ("models/conv4.py", "normalisation"),
     ("models/activations.py", "activation"),
     ("models/losses.py", "loss"),
     ("linear/", "CG's vectors"),
     ("solvers/", "the inner solver's vectors"),
-    ("problem.py", "the inner solver's vectors"),
-    ("certificate.py", "certificate"),
-    ("implicit.py", "other of the implicit gradient"),
+    ("core/problem.py", "the inner solver's vectors"),
+    ("implicit/certificate.py", "certificate"),
+    ("implicit/", "other of the implicit gradient"),
     ("algorithms/", "other of the implicit gradient"),
 )
 PRODUCTS, OTHER = "matrix products", "copies, loops and the rest"
-SHARED = ("trees.py",)
+SHARED = ("core/trees.py",)
 """Files whose functions work for whoever calls them."""
 
 

@@ -129,6 +129,8 @@ def default_text(name: str, described: Setting) -> str:
         text = "yes" if default else "no"
     elif isinstance(default, list | tuple):
         text = ",".join(map(str, default))
+    elif isinstance(default, float):
+        text = f"{default:g}"
     else:
         text = "" if default is None else str(default)
     owners = (registries.DATASETS, registries.ALGORITHMS, registries.MODELS, registries.SOLVERS)

@@ -38,7 +38,7 @@ class Entry:
 
     @property
     def attribute(self) -> str:
-        """The name that the target has in Python."""
+        """The name in its module of the target, or of the class that the target belongs to."""
         return self.target.partition(":")[2].partition(".")[0]
 
     def load(self) -> Any:
@@ -47,7 +47,14 @@ class Entry:
         Raises:
             InputError: if the module or the attribute does not exist.
         """
-        module, _, path = self.target.partition(":")
+        return self._import(self.target.partition(":")[2])
+
+    def load_attribute(self) -> Any:
+        """The function or the class of the name :attr:`attribute`."""
+        return self._import(self.attribute)
+
+    def _import(self, path: str) -> Any:
+        module = self.target.partition(":")[0]
         try:
             found: Any = importlib.import_module(module)
         except ModuleNotFoundError as error:

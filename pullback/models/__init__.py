@@ -1,8 +1,8 @@
-"""Models as pure functions over pytrees, losses over them, and the door for foreign ones."""
+"""Models as pure functions over pytrees, losses over them, and adapters for other libraries."""
 
 from pullback.models.activations import find_activation
 from pullback.models.conv4 import Conv4
-from pullback.models.convolution import convolve, patches
+from pullback.models.convolution import convolve, extract_patches
 from pullback.models.linear import Linear
 from pullback.models.losses import accuracy, cross_entropy, mean_squared_error
 from pullback.models.mlp import MLP
@@ -19,8 +19,8 @@ __all__ = [
     "accuracy",
     "convolve",
     "cross_entropy",
+    "extract_patches",
     "find_activation",
     "functional",
     "mean_squared_error",
-    "patches",
 ]

@@ -19,12 +19,12 @@ def convolve(
 
     Args:
         x: images.
-        weight: one row a filter, in the order of :func:`patches`.
+        weight: one row a filter, in the order of :func:`extract_patches`.
 
     Returns:
         One image a filter.
     """
-    windows = patches(x)
+    windows = extract_patches(x)
     rows = windows.reshape(-1, windows.shape[-1])
     # With filters as rows, the gradients by the weight and by the patches both are products
     # without a transposed operand, half as fast again on a CPU. For a patch of few numbers it is
@@ -34,7 +34,7 @@ def convolve(
     return (rows @ columns).reshape(*windows.shape[:-1], -1)
 
 
-def patches(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 9*c"]:
+def extract_patches(x: Float[Array, "batch h w c"]) -> Float[Array, "batch h2 w2 9*c"]:
     """The 3×3 neighbourhoods at every second pixel, zero-padded, as rows of a matrix."""
     # Without the barrier XLA computes what made x again for each of the nine views.
     x = jax.lax.optimization_barrier(x)

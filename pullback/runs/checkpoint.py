@@ -123,20 +123,22 @@ def steps(folder: Path) -> list[int]:
     """The steps of all whole checkpoints, ascending."""
     if not folder.is_dir():
         return []
-    # Orbax writes under another name and renames, so a bare number is a whole checkpoint.
-    found = (entry for entry in folder.iterdir() if entry.name.isdecimal() and entry.is_dir())
-    return sorted(int(entry.name) for entry in found)
+    with _quiet():
+        from orbax.checkpoint import utils
+
+        return sorted(utils.checkpoint_steps(folder.resolve()))
 
 
 def scores(folder: Path) -> dict[int, float]:
     """The validation score of each checkpoint that has one."""
-    import json
-
+    if not folder.is_dir():
+        return {}
     found = {}
-    for step in steps(folder):
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            text = (folder / str(step) / "metrics" / "metrics").read_text(encoding="utf-8")
-            found[step] = float(json.loads(text)["score"])
+    with _quiet(), _manager(folder, ACCURACY) as manager:
+        for step in steps(folder):
+            # A damaged file leaves a checkpoint without its score, and the others with theirs.
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                found[step] = float(manager.metrics(step)["score"])
     return found
 
 

@@ -1,4 +1,4 @@
-"""Training a run: in one sitting or several, watched, validated, saved and drawn."""
+"""A run trained: watched, validated, saved, drawn, and taken up again where it was stopped."""
 
 import time
 from collections.abc import Callable
@@ -81,12 +81,12 @@ def train_run(
         NumericalError: when the loss or the gradient is not finite; the last good state is saved.
         StorageError: if the disk refuses a write.
     """
-    session = _Session(run, experiment, on_event, should_stop, devices)
-    return session.resume() if resume else session.begin()
+    trainer = _Trainer(run, experiment, on_event, should_stop, devices)
+    return trainer.resume() if resume else trainer.begin()
 
 
-class _Session:
-    """One sitting of a training: what must be remembered between blocks."""
+class _Trainer:
+    """What must be remembered between the blocks of a training."""
 
     def __init__(self, run: Run, experiment: Experiment, on_event: OnEvent, should_stop, devices):
         self.run, self.experiment, self.devices = run, experiment, devices
@@ -119,7 +119,7 @@ class _Session:
         return self.go_on(state)
 
     def find(self) -> dict[str, Any] | None:
-        """What the folder knows of the sittings before this one; the state is kept in ``last``."""
+        """What the folder knows of the training so far; the state is kept in ``last``."""
         if not checkpoint.steps(self.run.checkpoints) and not self.run.metrics():
             return None
         self.last = checkpoint.restore(self.run.checkpoints, self.experiment.fresh_state())

@@ -183,14 +183,14 @@ def test_tasks_that_the_data_cannot_give_are_refused(argv, message, omniglot, tm
 
 def test_tasks_are_made_harder_in_training_only(omniglot):
     data = {"dataset": "omniglot", "data_dir": str(omniglot), "ways": 2, "queries": 3}
-    data |= {"mirrors": True, "distortion": 0.5, "kindred": 0.25}
+    data |= {"reflections": True, "distortion": 0.5, "same_alphabet": 0.25}
     data |= {"validation_classes": 3, "test_classes": 3}
     built = build.build(configs.resolve({"data": data, "model": {"width": 8}}))
     sources = [built.tasks(part) for part in build.PARTS]
     assert [source.rotations for source in sources] == [True, False, False]
-    assert [source.mirrors for source in sources] == [True, False, False]
+    assert [source.reflections for source in sources] == [True, False, False]
     assert [source.distortion for source in sources] == [0.5, 0.0, 0.0]
-    assert [source.kindred for source in sources] == [0.25, 0.0, 0.0]
+    assert [source.same_alphabet for source in sources] == [0.25, 0.0, 0.0]
 
 
 def test_a_folder_that_is_not_empty_is_left_alone(sinusoid_run, tmp_path):

@@ -89,7 +89,7 @@ def test_last_words_become_a_sentence():
     assert distributed.explain("Segmentation fault", facts) is None
 
 
-def card(**changes):
+def summary(**changes):
     settings = resolve({"data": {"dataset": "sinusoid"}}).to_dict()
     base = {"settings": settings, "devices": None, "minutes": None, "split": "a"}
     return base | {"examples": "b", "versions": {"jax": "1"}} | changes
@@ -110,9 +110,9 @@ DIFFERENT = {
 
 @pytest.mark.parametrize(("name", "value"), DIFFERENT.items())
 def test_what_differs_between_processes_is_named_with_both_values(name, value):
-    agreement.check_same([card(), card()])
+    agreement.check_same([summary(), summary()])
     with pytest.raises(InputError) as caught:
-        agreement.check_same([card(), card(**{name: value[0]})])
+        agreement.check_same([summary(), summary(**{name: value[0]})])
     assert value[1] in str(caught.value)
 
 
@@ -123,11 +123,11 @@ def test_a_new_run_and_a_resumed_one_do_not_train_together():
 
 
 def test_data_may_lie_elsewhere_on_every_host():
-    cards = [card(), card()]
-    for number, each in enumerate(cards):
+    summaries = [summary(), summary()]
+    for number, each in enumerate(summaries):
         images = {"dataset": "omniglot", "data_dir": f"disk{number}"}
         each["settings"] = resolve({"data": images}).to_dict()
-    agreement.check_same(cards)
+    agreement.check_same(summaries)
 
 
 def test_the_examples_give_options_that_exist():
