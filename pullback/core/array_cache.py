@@ -96,9 +96,11 @@ def write_arrays(
         facts: what else to keep, as JSON has it.
     """
 
+    members: dict[str, Any] = {**arrays, "facts": np.array(json.dumps(facts or {}))}
+
     def write(path: Path) -> None:
         with path.open("wb") as stream:
-            np.savez_compressed(stream, facts=np.array(json.dumps(facts or {})), **arrays)
+            np.savez_compressed(stream, **members)
 
     with suppress(OSError):
         write_atomically(file, write)
