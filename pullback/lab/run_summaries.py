@@ -239,7 +239,7 @@ def _thinned(lines: Sequence[Mapping[str, Any]], values: Float[np.ndarray, " n"]
     )
     kept = np.isfinite(values) & np.isfinite(steps) & np.isfinite(seconds)
     columns = np.stack([steps[kept], seconds[kept], values[kept]]) if lines else np.zeros((3, 0))
-    window = -(-columns.shape[1] // POINTS)
+    window = -(-columns.shape[1] // MAX_POINTS)
     if window > 1:
         cut = columns.shape[1] // window * window
         blocks = columns[:, :cut].reshape(3, -1, window)

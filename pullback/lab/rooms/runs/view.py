@@ -26,7 +26,8 @@ What `pullback train` writes into a run's folder, run beside run. The first curv
 loss: the *query* loss after adaptation, which is what meta-training lowers. Validation scores the
 same on classes that meta-training never sees. The inner residual
 $\|\nabla L(\phi) + \Lambda(\phi-\theta)\| \,/\, \|\nabla L(\phi)\|$ says how far the inner
-solver stopped from $\phi^*$, and *doubtful* are the tasks whose meta-gradient has a bad verdict. While a run trains, its curves grow here.
+solver stopped from $\phi^*$, and *doubtful* are the tasks whose meta-gradient has a
+bad verdict. While a run trains, its curves grow here.
 """
 
 NOTES = """
@@ -217,7 +218,7 @@ class _View:
 
 
 def line_style(place: int) -> tuple[str, str]:
-    """The colour and the dash of a run; once the colours are used up, they come with other dashes."""
+    """The colour and the dash of a run; a colour that comes again has another dash."""
     count = len(CYCLE)
     return CYCLE[place % count], DASHES[(place + place // count) % len(DASHES)]
 
