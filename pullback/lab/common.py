@@ -61,7 +61,7 @@ def figure(*, height: int | None = 360, label: str, **options: Any) -> Any:
 
     Args:
         height: in pixels; None for as high as wide.
-        label: what the figure shows, for those who hear the page.
+        label: what the figure shows, for screen readers.
         **options: of ``bokeh.plotting.figure``.
 
     Returns:

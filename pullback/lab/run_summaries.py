@@ -182,17 +182,18 @@ def read_run(path: Path, root: Path) -> RunSummary:
         curves = {n: _curve(lines, kind, value) for n, (kind, value) in _CURVES.items()}
         curves["flagged"] = _flagged(lines, run.config.training.tasks_per_step)
         steps = [line for line in lines if line.get("kind") == "step"]
+        failures = [line for line in lines if line.get("kind") == "failed"]
         return RunSummary(
             name,
             path,
             seen,
             run.config,
             curves,
-            _verdicts(lines),
-            max((line["step"] for line in lines if line.get("kind") != "failed"), default=0),
-            _number(steps[-1].get("seconds")) if steps else 0.0,
-            last_written,
-            next((str(x.get("message")) for x in lines[::-1] if x.get("kind") == "failed"), ""),
+            verdicts=_verdicts(lines),
+            step=max((line["step"] for line in lines if line.get("kind") != "failed"), default=0),
+            seconds=_number(steps[-1].get("seconds")) if steps else 0.0,
+            last_written=last_written,
+            failure=str(failures[-1].get("message")) if failures else "",
         )
     except Exception as error:
         return RunSummary(

@@ -19,7 +19,7 @@ class Session:
     """One visit to the page: its document, and ways to compute without blocking the server.
 
     Args:
-        run: the folder of runs that the lab was pointed at, or None.
+        run: the folder of runs that the lab was given, or None.
         document: the visitor's Bokeh document. Without one, as in tests and exports, everything
             is computed at once, in the thread that asks for it.
         executor: where computations run; threads that all sessions share if None.

@@ -67,5 +67,5 @@ def test_its_figure_is_in_the_exported_page(skeleton, tmp_path, monkeypatch):
     assert f'id="{room.name}"' in text
     assert f'href="#{room.name}"' in text
     assert room.title in text
-    # What the figure says to those who hear the page.
+    # The label of the figure for screen readers.
     assert skeleton.summary in text
