@@ -31,8 +31,8 @@ def inner_problems(arguments):
     # Checkpoints hold 32-bit numbers.
     with jax.enable_x64(False):
         run = Run.open(arguments.run)
-        images = build.load_images(run.config, arguments.data_dir)
-        built = build.build(run.config, run.split, images)
+        data = build.load_data(run.config, arguments.data_dir)
+        built = build.build(run.config, run.split, data)
         which = arguments.step if arguments.step in ("last", "best") else int(arguments.step)
         step = checkpoint.find(run.checkpoints, which)
         theta = checkpoint.restore(run.checkpoints, built.fresh_state(), step).theta

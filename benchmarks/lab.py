@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import platform
-import shutil
 import signal
 import statistics
 import subprocess
@@ -26,26 +25,18 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+from benchmarks.chromium import CHROMIUM, FLAGS
 
 _WATCH = """() => {
   const find = (name) => Bokeh.documents[0].get_model_by_name(name)
-  const asked = find("pull-theta-asked"), answered = find("pull-theta-answered")
+  const requested = find("pull-theta-requested"), acknowledged = find("pull-theta-acknowledged")
   window.latencies = []
   window.frames = []
   const sent = new Map()
   let painting = false
-  asked.properties.data.change.connect(() => sent.set(asked.data.n[0], performance.now()))
-  answered.properties.data.change.connect(() => {
-    const number = answered.data.n[0]
+  requested.properties.data.change.connect(() => sent.set(requested.data.n[0], performance.now()))
+  acknowledged.properties.data.change.connect(() => {
+    const number = acknowledged.data.n[0]
     const start = sent.get(number)
     for (const older of [...sent.keys()]) if (older <= number) sent.delete(older)
     // Two animation frames on, what the answer brought has been painted; of several answers in
@@ -62,17 +53,17 @@ _WATCH = """() => {
 
 _ASK = """() => {
   const document = Bokeh.documents[0]
-  const asked = document.get_model_by_name("pull-theta-asked")
-  const answers = document.get_model_by_name("pull-theta-answered")
+  const requested = document.get_model_by_name("pull-theta-requested")
+  const acknowledged = document.get_model_by_name("pull-theta-acknowledged")
   const figure = document.get_model_by_name("pull-figure")
   document.views_manager.find_one(figure)._actual_paint = () => {}
   const start = performance.now()
   let count = 0
-  answers.properties.data.change.connect(() => { count += 1 })
+  acknowledged.properties.data.change.connect(() => { count += 1 })
   setInterval(() => {
     const t = performance.now() / 1000
-    asked.data = {x: [1.6 * Math.cos(t)], y: [1.6 * Math.sin(1.7 * t)],
-      n: [asked.data.n[0] + 1], rests: [false]}
+    requested.data = {x: [1.6 * Math.cos(t)], y: [1.6 * Math.sin(1.7 * t)],
+      n: [requested.data.n[0] + 1], released: [false]}
   }, 50)
   window.answered = () => count / (performance.now() - start) * 1000
 }"""
@@ -109,13 +100,12 @@ def main() -> None:
     parser.add_argument("--visitors", type=int, default=8)
     parser.add_argument("--json", help="write the record here too")
     options = parser.parse_args()
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
+    if CHROMIUM is None:
         sys.exit("no chromium found: apt-get install chromium")
     record: dict[str, Any] = {"machine": platform.platform(), "cores": os.cpu_count()}
     record["load_before"] = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as home, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         for name in ("cold", "warm"):
             with Lab(home) as lab:
                 record[name] = {"server_up_s": lab.seconds} | first_look(browser, lab)

@@ -176,13 +176,13 @@ ACTIVATIONS = Registry(
 ROOMS = Registry(
     "room",
     "pullback.lab",
-    Entry("pull", "two tasks, θ, and their optima", "pullback.lab.rooms.pull.view:ROOM"),
-    Entry("arrows", "the update of each algorithm", "pullback.lab.rooms.arrows.view:ROOM"),
-    Entry("inexact", "errors and verdicts", "pullback.lab.rooms.inexact.view:ROOM"),
-    Entry("optimum", "noisy inner solvers", "pullback.lab.rooms.optimum.view:ROOM"),
-    Entry("sine", "a sine wave from five points", "pullback.lab.rooms.sine.view:ROOM"),
-    Entry("game", "drawn characters", "pullback.lab.rooms.game.view:ROOM"),
-    Entry("runs", "runs side by side", "pullback.lab.rooms.runs.view:ROOM"),
+    Entry("pull", "the pull: two tasks, one θ", "pullback.lab.rooms.pull.view:ROOM"),
+    Entry("arrows", "the updates of four algorithms", "pullback.lab.rooms.arrows.view:ROOM"),
+    Entry("inexact", "errors and their estimates", "pullback.lab.rooms.inexact.view:ROOM"),
+    Entry("optimum", "an inner loss with several minima", "pullback.lab.rooms.optimum.view:ROOM"),
+    Entry("sine", "sine waves from a few points", "pullback.lab.rooms.sine.view:ROOM"),
+    Entry("game", "a game of one-shot classification", "pullback.lab.rooms.game.view:ROOM"),
+    Entry("runs", "training runs side by side", "pullback.lab.rooms.runs.view:ROOM"),
 )
 """The rooms of the lab's page, in their order: each a :class:`pullback.lab.room.Room`."""
 

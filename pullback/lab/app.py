@@ -1,20 +1,19 @@
-"""The page: put together anew for each visitor, each room when it comes into view."""
+"""The page: made anew for each visitor; a room is built when it comes into view."""
 
-import html
 import logging
 from collections.abc import Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import panel as pn
-import param
-from panel.custom import JSComponent
 
+from pullback.lab.common import failure, html
 from pullback.lab.formula import prose
-from pullback.lab.in_view import InView
 from pullback.lab.room import Room
 from pullback.lab.session import Session
-from pullback.lab.theme import LabDesign, problem
+from pullback.lab.theme import LabDesign
+from pullback.lab.visibility import VisibilityObserver
 
 pn.config.sizing_mode = "stretch_width"
 
@@ -37,33 +36,14 @@ and `pullback lab` give the page that moves.
 """
 
 
-class Sentinel(JSComponent):
-    """Tells Python once that it has come into view, or nearly so."""
-
-    seen = param.Boolean(default=False)
-
-    _esm = """
-    export function render({model, el}) {
-      el.style.cssText = "display:block;width:1px;height:1px"
-      const observer = new IntersectionObserver((entries) => {
-        if (entries.some((entry) => entry.isIntersecting)) {
-          observer.disconnect()
-          model.seen = true
-        }
-      }, {rootMargin: "400px 0px"})
-      observer.observe(el)
-    }
-    """
-
-
 def page(rooms: Sequence[Room], session: Session, *, live: bool = True) -> pn.Template:
     """The whole page for one visitor.
 
     Args:
         rooms: in their order on the page; the first is built at once.
         session: the visitor's.
-        live: whether a server answers: then the other rooms are built when they come into view;
-            otherwise all at once, with their widgets disabled.
+        live: whether a server answers. If so, the other rooms are built when they come into
+            view; if not, all at once, with their widgets disabled.
 
     Returns:
         The template, to be served or saved.
@@ -76,7 +56,7 @@ def page(rooms: Sequence[Room], session: Session, *, live: bool = True) -> pn.Te
     template.add_variable("lab_rooms", [_texts(room) for room in rooms])
     for number, room in enumerate(rooms):
         later = live and number > 0
-        content = _when_seen(room, session) if later else _built(room, session)
+        content = _when_in_view(room, session) if later else _built(room, session)
         root = pn.Column(content, sizing_mode="stretch_width", margin=0)
         if not live:
             for widget in root.select(pn.widgets.Widget):
@@ -88,37 +68,34 @@ def page(rooms: Sequence[Room], session: Session, *, live: bool = True) -> pn.Te
 def _texts(room: Room) -> dict[str, Any]:
     return {
         "name": room.name,
-        "title": html.escape(room.title),
+        "title": escape(room.title),
         "lead": prose(room.lead),
         "notes": prose(room.notes),
-        "code": html.escape(room.code.strip()),
+        "code": escape(room.code.strip()),
         "height": room.height,
     }
 
 
 def _built(room: Room, session: Session) -> Any:
-    """The room, or what went wrong in its place: the others are not to suffer."""
+    """The room, or why it could not be built: one that fails must not take the others along."""
     try:
         return room.build(session)
     except Exception as error:
         log.exception("the room %r could not be built", room.name)
-        return problem("This room could not be built.", f"{type(error).__name__}: {error}")
+        return html(failure("This room could not be built.", f"{type(error).__name__}: {error}"))
 
 
-def _when_seen(room: Room, session: Session) -> Any:
-    sentinel = Sentinel()
-    place = pn.Column(sentinel, sizing_mode="stretch_width", margin=0)
+def _when_in_view(room: Room, session: Session) -> Any:
+    """A place in the page where the room is built once the visitor comes near."""
+    approach = VisibilityObserver(margin="400px 0px")
+    place = pn.Column(approach, sizing_mode="stretch_width", margin=0)
 
     def build(event: Any) -> None:
         if event.new:
-            watcher_off()
-            own, eye = session.for_room(), InView()
-            eye.param.watch(lambda _: own.arrived(), "there")
-            place[:] = [eye, _built(room, own)]
+            approach.param.unwatch(watcher)
+            own, observer = session.for_room(), VisibilityObserver()
+            observer.param.watch(lambda _: own.mounted(), "mounted")
+            place[:] = [observer, _built(room, own)]
 
-    watcher = sentinel.param.watch(build, "seen")
-
-    def watcher_off() -> None:
-        sentinel.param.unwatch(watcher)
-
+    watcher = approach.param.watch(build, "in_view")
     return place

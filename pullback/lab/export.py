@@ -1,4 +1,4 @@
-"""The page without a server: every figure as it stands at the start."""
+"""The page without a server: every figure as it is at the start."""
 
 import re
 import shutil
@@ -10,7 +10,7 @@ from panel.io.resources import CDN_DIST
 
 from pullback.core.errors import InputError, StorageError
 from pullback.lab.app import page
-from pullback.lab.rooms import ROOMS
+from pullback.lab.rooms import all_rooms
 from pullback.lab.session import Session
 
 NAME = "index.html"
@@ -32,19 +32,19 @@ def export_page(folder: Path, *, run: Path | None = None) -> Path:
     """
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--export {folder} is a file", allowed="a folder, new or not")
-    template = page(ROOMS, Session(run), live=False)
+    template = page(all_rooms(), Session(run), live=False)
     target = folder / NAME
     try:
         folder.mkdir(parents=True, exist_ok=True)
         template.save(str(target), title="pullback lab", resources=INLINE)
-        _bring_style_sheets(target)
+        _copy_style_sheets(target)
     except OSError as error:
         raise StorageError(f"{target} could not be written: {error.strerror or error}") from error
     return target
 
 
-def _bring_style_sheets(page_file: Path) -> None:
-    """Put what the page would fetch from Panel's own host beside it."""
+def _copy_style_sheets(page_file: Path) -> None:
+    """Copy what the page would fetch from Panel's own host, and have it use the copies."""
     text = page_file.read_text(encoding="utf-8")
     source = Path(pn.__file__).parent / "dist"
     for name in set(re.findall(re.escape(CDN_DIST) + r"([\w./-]+)", text)):

@@ -1,7 +1,7 @@
 """Losses over two parameters, for figures in which everything can be seen.
 
-A task's support and query losses have the same shape and stand a little apart, as the losses of
-two samples of the same data do.
+A task's support and query losses have the same shape, a little displaced, as the losses of two
+samples of the same data have.
 """
 
 import functools
@@ -17,7 +17,7 @@ from pullback.tasks import Task
 Point = Float[Array, "2"]
 
 KINDS = {"quadratic": "Quadratic", "valley": "Curved valley", "optima": "Several optima"}
-"""The losses by name, with what a person reads."""
+"""The losses by name, with the text that the page shows."""
 
 REACH = 3.0
 """Figures show −REACH to REACH in both directions."""
@@ -111,7 +111,7 @@ def surface(
         strength: the diagonal of Λ.
 
     Returns:
-        Both; a row of either has one second coordinate.
+        Both; their rows go with the second coordinate, their columns with the first.
     """
     first, second = jnp.meshgrid(axis, axis)
     points = jnp.stack([first.ravel(), second.ravel()], axis=1)
@@ -123,7 +123,7 @@ def surface(
 def contours(
     axis: Float[np.ndarray, " n"], values: Float[np.ndarray, "n n"], levels: Float[np.ndarray, " k"]
 ) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
-    """All contour lines of a surface as one curve, with NaN between one line and the next.
+    """All contour lines of a surface as one curve, with NaN where one line ends.
 
     Args:
         axis: the coordinates along both axes.
@@ -147,7 +147,7 @@ def contours(
     return joined[:, 0], joined[:, 1]
 
 
-def heights(values: Float[np.ndarray, "n n"], count: int = 9) -> Float[np.ndarray, " k"]:
-    """Levels that show a surface's bottom as well as its walls: even in the square root."""
+def contour_levels(values: Float[np.ndarray, "n n"], count: int = 9) -> Float[np.ndarray, " k"]:
+    """Contour levels that are denser toward the bottom of a surface, where it is flat."""
     low, high = float(values.min()), float(np.percentile(values, 85))
     return low + (high - low) * np.linspace(0.08, 1.0, count) ** 2

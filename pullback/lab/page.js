@@ -4,7 +4,7 @@
   let chosen = null
   try { chosen = localStorage.getItem("pullback-theme") } catch { /* no storage: follow the system */ }
 
-  // Bokeh reads colours from CSS when it paints, so a new theme needs a new picture.
+  // Bokeh reads colours from CSS when it paints, so that a new theme needs a repaint.
   const repaint = () => {
     if (window.Bokeh?.index == null) return
     const visit = (view) => {
@@ -42,8 +42,8 @@
     }, {rootMargin: "-30% 0px -60% 0px"})
     for (const section of document.querySelectorAll("main section[id]")) seen.observe(section)
 
-    // Rooms are built and grow while one of them is gone to: it is kept in its place until the
-    // visitor moves on.
+    // Rooms grow while they are built. So that they do not push away the one that the visitor
+    // went to, it is scrolled back into place until the visitor moves on.
     let target = null
     const keep = () => target?.scrollIntoView()
     const aim = (hash) => {
@@ -59,7 +59,7 @@
     aim(location.hash)
   })
 
-  // The server may end before the page does; a page that no longer answers says so.
+  // The server may end before the page is closed; then the page says so.
   const listen = setInterval(() => {
     if (!window.Bokeh?.documents?.length) return
     clearInterval(listen)

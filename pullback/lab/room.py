@@ -1,4 +1,4 @@
-"""What a room of the lab is."""
+"""A room of the lab: a section of the page with a figure that is computed live."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,22 +10,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Room:
-    """One room: text, a figure that is alive, and the lines of Python behind it.
+    """One room: text, a figure that is computed live, and the lines of Python behind it.
 
     The texts are Markdown with ``$…$`` and ``$$…$$`` for formulas. They are part of the page
     from the first paint on; ``build`` runs when the room comes into view.
 
     Args:
-        name: short and unique; the room's anchor in the page.
+        name: as in the registry; the room's anchor in the page.
         title: its heading.
         lead: the text before the figure.
         build: ``build(session) -> viewable``: makes the Panel object. It must be quick; what
-            computes goes through :meth:`pullback.lab.session.Session.live`.
+            computes goes through :meth:`pullback.lab.session.Session.updater`.
         notes: the text after the figure.
         code: Python that computes what the figure shows; it must run as it stands.
         height: pixels to keep free until the figure is there.
-        warm: compiles what the first picture needs; called for the first room while the server
-            starts.
+        warm_up: compiles what the figure needs at the start; called for the first room of the
+            page while the server starts.
     """
 
     name: str
@@ -35,4 +35,4 @@ class Room:
     notes: str = ""
     code: str = ""
     height: int = 560
-    warm: Callable[[], Any] | None = None
+    warm_up: Callable[[], Any] | None = None

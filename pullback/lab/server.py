@@ -1,4 +1,4 @@
-"""The lab's server: one address, as many visitors as come, and a quiet end."""
+"""The lab's server: it binds an address, answers any number of visitors, and ends quietly."""
 
 import errno
 import logging
@@ -19,7 +19,7 @@ from tornado.websocket import WebSocketClosedError
 from pullback.core.errors import InputError
 from pullback.lab.app import page
 from pullback.lab.room import Room
-from pullback.lab.rooms import ROOMS
+from pullback.lab.rooms import all_rooms
 from pullback.lab.session import Session
 
 
@@ -28,7 +28,7 @@ def start(
     port: int = 5010,
     host: str = "127.0.0.1",
     run: Path | None = None,
-    rooms: Sequence[Room] = ROOMS,
+    rooms: Sequence[Room] | None = None,
 ) -> Any:
     """Bind the server; it answers once its ``io_loop`` runs.
 
@@ -36,7 +36,7 @@ def start(
         port: where to listen; 0 for any free port.
         host: the address to bind to; loopback unless others are to reach it.
         run: a folder of runs to show, or of one run.
-        rooms: the rooms of the page.
+        rooms: the rooms of the page; all that are registered if None.
 
     Returns:
         Bokeh's server.
@@ -48,16 +48,17 @@ def start(
     if not 0 <= port <= 65535:
         raise InputError(f"port is {port}", allowed="0 for any free port, or 1 to 65535")
     port = _free_port(host, port)
+    shown = all_rooms() if rooms is None else rooms
 
     def visit() -> pn.Template:
         document = pn.state.curdoc
         session = Session(run, document)
         if document is not None:
             document.on_session_destroyed(lambda _: session.close())
-        return page(rooms, session)
+        return page(shown, session)
 
-    if rooms and rooms[0].warm is not None:
-        threading.Thread(target=rooms[0].warm, daemon=True).start()
+    if shown and shown[0].warm_up is not None:
+        threading.Thread(target=shown[0].warm_up, daemon=True).start()
     _quiet_logs()
     _send_at_once()
     return get_server(
@@ -102,7 +103,7 @@ def serve(server: Any, *, browser: bool, announce: Callable[[str], None]) -> Non
 
 
 def _pass_over_closed_tabs(loop: Any, context: dict[str, Any]) -> None:
-    # A page that is closed while an answer is under way is nothing to report.
+    # That a page is closed while an answer is on its way to it is no error.
     if not isinstance(context.get("exception"), WebSocketClosedError | StreamClosedError):
         loop.default_exception_handler(context)
 

@@ -1,4 +1,4 @@
-"""What one visitor has: nothing in it is shared with another."""
+"""One visitor's session: what belongs to it is shared with no other."""
 
 import logging
 import threading
@@ -16,11 +16,12 @@ _workers = ThreadPoolExecutor(max_workers=4, thread_name_prefix="lab")
 
 
 class Session:
-    """One visit: the options, the document, and a way to compute without making others wait.
+    """One visit to the page: its document, and ways to compute without blocking the server.
 
     Args:
-        run: the folder of runs that the lab was pointed at, or None.
-        document: the visitor's Bokeh document; None computes at once, for tests and exports.
+        run: the folder of runs that the lab was given, or None.
+        document: the visitor's Bokeh document. Without one, as in tests and exports, everything
+            is computed at once, in the thread that asks for it.
         executor: where computations run; threads that all sessions share if None.
     """
 
@@ -33,36 +34,47 @@ class Session:
         self.run, self.document = run, document
         self.executor = _workers if executor is None else executor
         self.closed = False
-        self._endings: list[Callable[[], None]] = []
+        self._on_close: list[Callable[[], None]] = []
 
-    def live(
+    def updater(
         self,
         compute: Callable[..., Any],
         show: Callable[[Any], None],
-        failed: Callable[[Exception], None] | None = None,
-    ) -> "Live":
-        """Join a computation to what shows its result; see :class:`Live`.
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> "Updater":
+        """A function that computes in a thread and then shows the result.
 
         Args:
-            compute: a pure function of what the live function is called with; runs in a thread
-                and must not touch a widget or a figure.
-            show: gets the result, and may touch the session's widgets and figures.
-            failed: gets what ``compute`` raised; by default it goes to the log.
+            compute: a pure function, run in a thread; it must not touch a widget or a figure.
+            show: gets the result, and may change the session's widgets and figures.
+            on_error: gets what ``compute`` raised, likewise; by default it goes to the log.
 
         Returns:
-            A function that takes the arguments of ``compute`` and returns at once.
+            A function that takes the arguments of ``compute`` and returns at once. Of several
+            calls while it is busy only the latest counts.
         """
-        return Live(self, compute, show, failed)
+        return Updater(self, compute, show, on_error)
 
-    def later(self, action: Callable[[], None]) -> None:
-        """Run ``action`` when the document may be changed, from any thread; not once closed."""
+    def call_soon(self, action: Callable[[], None]) -> None:
+        """Run ``action`` when the document may be changed; nothing once the session is closed.
+
+        May be called from any thread.
+        """
         if self.document is None:
             action()
         elif not self.closed:
             self.document.add_next_tick_callback(action)
 
     def every(self, milliseconds: int, action: Callable[[], None]) -> Callable[[], None]:
-        """Run ``action`` again and again until the function returned here is called."""
+        """Run ``action`` periodically.
+
+        Args:
+            milliseconds: between one run and the next.
+            action: may change the session's widgets and figures.
+
+        Returns:
+            A function that stops it.
+        """
         if self.document is None:
             return lambda: None
         document = self.document
@@ -75,25 +87,25 @@ class Session:
         return stop
 
     def on_close(self, action: Callable[[], None]) -> None:
-        """Run ``action`` when the visitor has gone."""
-        self._endings.append(action)
+        """Run ``action`` when the visitor has left."""
+        self._on_close.append(action)
 
     def close(self) -> None:
-        """The visitor has gone: computations under way are not shown any more."""
+        """The visitor has left: computations under way are not shown any more."""
         self.closed = True
-        for action in self._endings:
+        for action in self._on_close:
             action()
 
     def for_room(self) -> "RoomSession":
-        """The same visit, for a room that the browser does not have yet."""
+        """A session of the same visitor, for a room that the browser does not have yet."""
         return RoomSession(self)
 
 
 class RoomSession(Session):
-    """A visit whose room is on its way to the browser.
+    """The session of a room that is on its way to the browser.
 
-    What would be shown before the browser has the room waits until :meth:`arrived`: a change of a
-    figure may overtake the figure itself, and would then be lost.
+    Actions wait until :meth:`mounted`: a change of a figure may overtake the figure itself, and
+    would then be lost.
     """
 
     def __init__(self, visit: Session):
@@ -102,27 +114,27 @@ class RoomSession(Session):
         self._waiting: list[Callable[[], None]] | None = []
         visit.on_close(self.close)
 
-    def later(self, action: Callable[[], None]) -> None:
-        """As for any session, but not before the room has arrived."""
+    def call_soon(self, action: Callable[[], None]) -> None:
+        """As for any session, but not before the browser has the room."""
         with self._lock:
             if self._waiting is not None and self.document is not None:
                 self._waiting.append(action)
                 return
-        super().later(action)
+        super().call_soon(action)
 
-    def arrived(self) -> None:
+    def mounted(self) -> None:
         """The browser has the room."""
         with self._lock:
             waiting, self._waiting = self._waiting, None
         for action in waiting or ():
-            super().later(action)
+            super().call_soon(action)
 
 
-class Live:
-    """A computation that keeps up: only the latest arguments count.
+class Updater:
+    """Computes in a thread and shows the result; made by :meth:`Session.updater`.
 
     While one computation runs, newer arguments replace each other, and the last of them is
-    computed next. So a drag never queues up behind itself.
+    computed next. So the positions of a drag never form a queue.
     """
 
     def __init__(
@@ -130,16 +142,16 @@ class Live:
         session: Session,
         compute: Callable[..., Any],
         show: Callable[[Any], None],
-        failed: Callable[[Exception], None] | None,
+        on_error: Callable[[Exception], None] | None,
     ):
         self._session, self._compute, self._show = session, compute, show
-        self._failed = failed or _log_failure
+        self._on_error = on_error or _log_error
         self._lock = threading.Lock()
         self._next: tuple[Any, ...] | None = None
         self._busy = False
 
     def __call__(self, *arguments: Any) -> None:
-        """Compute with these arguments, or with newer ones if they come before."""
+        """Compute with these arguments, unless newer ones come before their turn."""
         if self._session.document is None:
             self._finish(*self._run(arguments))
             return
@@ -155,7 +167,7 @@ class Live:
             arguments, self._next = self._next, None
         assert arguments is not None
         outcome = self._run(arguments)
-        self._session.later(partial(self._deliver, *outcome))
+        self._session.call_soon(partial(self._deliver, *outcome))
 
     def _run(self, arguments: tuple[Any, ...]) -> tuple[Any, Exception | None]:
         try:
@@ -177,8 +189,8 @@ class Live:
         if error is None:
             self._show(result)
         else:
-            self._failed(error)
+            self._on_error(error)
 
 
-def _log_failure(error: Exception) -> None:
+def _log_error(error: Exception) -> None:
     log.error("a figure of the lab could not be computed", exc_info=error)

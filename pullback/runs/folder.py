@@ -7,13 +7,13 @@ import json
 import math
 import os
 import platform
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pullback.core.errors import InputError, StorageError
+from pullback.core.files import write_atomically
 from pullback.core.scores import Score
 from pullback.registries import DATASETS
 from pullback.runs import config as configs
@@ -313,21 +313,7 @@ def write_with(path: Path, write: Callable[[Path], Any]) -> None:
     """
     standing = "what stood there before is whole" if path.exists() else "nothing was written"
     with storage(path, standing):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix
-        )
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            write(temporary)
-            temporary.chmod(0o644)
-            # Called by this name so that a test can make it fail.
-            os.replace(temporary, path)  # noqa: PTH105
-        except BaseException:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
+        write_atomically(path, write)
 
 
 def write_json(path: Path, record: Mapping[str, Any]) -> None:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from pullback.core.array_cache import fingerprint
 from pullback.core.errors import DataError, InputError
-from pullback.tasks.cache import cached, fingerprint
+from pullback.tasks.cache import cached
 from pullback.tasks.class_set import ClassSet
 from pullback.tasks.images import SIDE
 from pullback.tasks.writing_systems import SCRIPTS

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from pullback.core.array_cache import cache_folder, fingerprint
 from pullback.core.errors import DataError
-from pullback.tasks.cache import cache_folder, cached, fingerprint
+from pullback.tasks.cache import cached
 from pullback.tasks.class_set import ClassSet
 from pullback.tasks.images import SIDE, shrink
 

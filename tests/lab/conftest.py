@@ -4,8 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from lab_browser import CHROMIUM, FLAGS, PATIENCE, Lab, is_local
+from lab_browser import PATIENCE, Lab, is_local
 from run_folders import make_run
+
+from benchmarks.chromium import CHROMIUM, FLAGS
 
 pytest.importorskip("panel", reason="the lab's extra is not installed")
 
@@ -21,11 +23,17 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture(scope="session")
-def lab(tmp_path_factory):
+def home(tmp_path_factory):
+    """The cache folder of all labs, so that the second one has nothing to compile."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory, home):
     """The lab that the tests of a process share, pointed at a folder with one run."""
     runs = tmp_path_factory.mktemp("runs")
     make_run(runs / "first")
-    started = Lab("--port", "0", "--run", str(runs), home=tmp_path_factory.mktemp("home"))
+    started = Lab("--port", "0", "--run", str(runs), home=home)
     yield started
     started.stop()
 

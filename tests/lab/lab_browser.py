@@ -1,7 +1,6 @@
 """A lab in a process of its own, and what tests ask of a browser."""
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -9,33 +8,46 @@ import threading
 import time
 from pathlib import Path
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 PATIENCE = 120_000
 """Milliseconds: a busy machine compiles slowly."""
 
 
+SHORT_TRAINING = """
+import dataclasses, sys
+from pullback.cli import main
+from pullback.lab.rooms.game.mathematics import SMALL_MODEL
+from pullback.lab.rooms.sine.mathematics import RECIPES
+
+SMALL_MODEL["training"]["steps"] = 30
+for name, recipe in RECIPES.items():
+    RECIPES[name] = dataclasses.replace(recipe, steps=100)
+sys.argv[0] = "pullback"
+main()
+"""
+"""``pullback lab`` with less training: the tests ask what rooms do, not how much was learned."""
+
+
 class Lab:
-    """A running ``pullback lab``."""
+    """A running ``pullback lab``.
+
+    Args:
+        *options: of the command.
+        home: a cache folder; compiled programs and trained models stay out of the user's.
+    """
 
     def __init__(self, *options: str, home: Path):
-        # Compiled programs and trained models of the tests stay out of the user's folder.
-        cache = {"XDG_CACHE_HOME": str(home)}
-        command = [sys.executable, "-m", "pullback.cli", "lab", "--no-browser", *options]
+        settings = {"XDG_CACHE_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+        program = ["-m", "pullback.cli"]
+        # Pictures are to show what a user sees.
+        if "PULLBACK_LAB_PICTURES" not in os.environ:
+            program = ["-c", SHORT_TRAINING]
+            settings["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
         self.process = subprocess.Popen(
-            command,
+            [sys.executable, *program, "lab", "--no-browser", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"} | cache,
+            env=os.environ | settings,
         )
         assert self.process.stdout is not None
         said = self.process.stdout.readline()

@@ -7,15 +7,17 @@ from lab_browser import eventually, model, show, slide
 
 from pullback.lab import landscapes
 from pullback.lab.rooms.arrows import mathematics, view
-from pullback.lab.rooms.arrows.view import START, Scene
+from pullback.lab.rooms.arrows.view import START, Settings
+
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 @pytest.mark.parametrize("kind", landscapes.KINDS)
 def test_directions_are_means_over_the_tasks(kind):
     theta = np.array([0.3, -0.7], np.float32)
-    found = mathematics.arrows(kind, 3, np.tile(theta, (4, 1)), 0.8)
+    found = mathematics.meta_gradients(kind, 3, np.tile(theta, (4, 1)), 0.8)
     for row, name in enumerate(mathematics.NAMES):
-        algorithm = mathematics.make(name, 3, 0.8)
+        algorithm = mathematics.make_algorithm(name, 3, 0.8)
         each = [
             algorithm.meta_gradient(theta, task, jax.random.key(0))[1]
             for task in landscapes.tasks(kind, 3)
@@ -25,11 +27,11 @@ def test_directions_are_means_over_the_tasks(kind):
 
 def test_maml_is_the_slope_of_its_outer_loss():
     theta, step = np.array([0.4, 0.2]), 0.02
-    found = mathematics.arrows("quadratic", 2, np.tile(theta, (4, 1)), 1.0)
+    found = mathematics.meta_gradients("quadratic", 2, np.tile(theta, (4, 1)), 1.0)
     values = mathematics.outer_loss("quadratic", 1.0, np.array([0.4 - step, 0.4 + step]), 2)
     # Central differences along the first parameter, between the two values of the second.
     slope = (values[:, 1] - values[:, 0]).mean() / (2 * step)
-    there = mathematics.arrows("quadratic", 2, np.tile([0.4, 0.4], (4, 1)), 1.0)
+    there = mathematics.meta_gradients("quadratic", 2, np.tile([0.4, 0.4], (4, 1)), 1.0)
     assert slope == pytest.approx(there.gradients[1, 0], abs=2e-3)
     assert np.isfinite(found.losses).all()
 
@@ -41,13 +43,13 @@ def test_angles_of_known_directions():
     assert np.isnan(turned[0, 3])
 
 
-def test_only_maml_keeps_more_for_more_steps():
-    kept = {
-        name: [mathematics.cost(name, steps, 2).kept for steps in (3, 12)]
+def test_only_maml_stores_more_for_more_steps():
+    stored = {
+        name: [mathematics.cost(name, steps, 2).stored for steps in (3, 12)]
         for name in mathematics.NAMES
     }
-    assert kept["maml"][1] > 2 * kept["maml"][0]
-    assert all(kept[name][0] == kept[name][1] for name in ("imaml", "fomaml", "reptile"))
+    assert stored["maml"][1] > 2 * stored["maml"][0]
+    assert all(stored[name][0] == stored[name][1] for name in ("imaml", "fomaml", "reptile"))
 
 
 @pytest.mark.parametrize("strength", [0.01, 100.0])
@@ -55,11 +57,11 @@ def test_only_maml_keeps_more_for_more_steps():
 def test_long_play_stays_finite(kind, strength):
     thetas = np.tile([3.0, 3.0], (4, 1))
     for _ in range(20):
-        found = mathematics.arrows(kind, 5, thetas, strength)
-        thetas = view.moved(thetas, found)
+        found = mathematics.meta_gradients(kind, 5, thetas, strength)
+        thetas = view.meta_step(thetas, found)
         assert np.isfinite(thetas).all()
-        scene = Scene(kind, 5, strength, tuple(map(tuple, thetas)))
-        assert "nan" not in view.tables(scene, found, 1).lower()
+        settings = Settings(kind, 5, strength, tuple(map(tuple, thetas)))
+        assert "nan" not in view.tables(settings, found, 1).lower()
 
 
 def places(page):
@@ -83,10 +85,10 @@ def test_step_play_and_reset(visit):
     start = np.tile(START, (4, 1))
     assert at(page, start)
     page.locator("#arrows").get_by_role("button", name="Step").click()
-    once = view.moved(start, mathematics.arrows("valley", 5, start, 1.0))
+    once = view.meta_step(start, mathematics.meta_gradients("valley", 5, start, 1.0))
     assert at(page, once)
     page.locator("#arrows").get_by_role("button", name="Play").click()
-    twice = view.moved(once, mathematics.arrows("valley", 5, once, 1.0))
+    twice = view.meta_step(once, mathematics.meta_gradients("valley", 5, once, 1.0))
     far = np.linalg.norm(twice - start, axis=1)
 
     def further():
@@ -101,4 +103,4 @@ def test_step_play_and_reset(visit):
     # Eight gradients in the inner loop, and two at its end.
     page.locator("#arrows tr", has_text="iMAML").filter(has_text="10").first.wait_for()
     page.locator("#arrows").get_by_role("button", name="Step").click()
-    assert at(page, view.moved(start, mathematics.arrows("valley", 8, start, 1.0)))
+    assert at(page, view.meta_step(start, mathematics.meta_gradients("valley", 8, start, 1.0)))

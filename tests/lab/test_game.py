@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 from run_folders import make_run
 
-from pullback.lab.pad import data_url
-from pullback.lab.rooms.game import mathematics, panel
+from pullback.lab import run_summaries
+from pullback.lab.drawing_pad import png_data_url
+from pullback.lab.rooms.game import answer_panel, mathematics
 from pullback.lab.rooms.game import view as room
 from pullback.lab.rooms.game.mathematics import Answer, Player, Round
-from pullback.lab.rooms.runs import run_reading
+from pullback.lab.session import Session
 from pullback.runs import build, checkpoint
+from pullback.runs.config import resolve
 from pullback.runs.folder import Run
 from pullback.tasks import load_glyphs
 
@@ -30,7 +32,7 @@ def extent(image):
 
 
 def test_a_drawing_is_centred_and_brought_to_size():
-    image = mathematics.ink(CIRCLE, 3.0)
+    image = mathematics.rasterise(CIRCLE, 3.0)
     top, bottom, left, right = extent(image)
     assert image.dtype == np.uint8 and image.shape == (28, 28) and image.max() == 255
     assert 18 <= bottom - top + 1 <= 20 and 18 <= right - left + 1 <= 20
@@ -41,7 +43,7 @@ def test_a_drawing_is_centred_and_brought_to_size():
 
 @pytest.mark.parametrize("pen", [1.6, 3.0])
 def test_strokes_are_as_thick_as_asked(pen):
-    image = mathematics.ink([[(0.5, 0.1), (0.5, 0.9)]], pen) / 255
+    image = mathematics.rasterise([[(0.5, 0.1), (0.5, 0.9)]], pen) / 255
     assert image[14].sum() == pytest.approx(pen, abs=0.4)
 
 
@@ -56,18 +58,20 @@ def test_strokes_are_as_thick_as_asked(pen):
     ],
 )
 def test_what_is_no_drawing_gives_an_empty_picture(strokes):
-    assert mathematics.ink(strokes, 3.0).max() == 0
+    assert mathematics.rasterise(strokes, 3.0).max() == 0
 
 
 def test_a_dot_stays_a_dot_and_what_is_outside_comes_in():
-    top, bottom, left, right = extent(mathematics.ink([[(0.1, 0.9)]], 3.0))
+    top, bottom, left, right = extent(mathematics.rasterise([[(0.1, 0.9)]], 3.0))
     assert bottom - top <= 4 and right - left <= 4
-    assert mathematics.ink([[(-1e9, 1e300), (2, 0.5)]], 3.0).max() == 255
+    assert mathematics.rasterise([[(-1e9, 1e300), (2, 0.5)]], 3.0).max() == 255
 
 
 def test_a_round_shows_two_drawings_of_the_same_class():
     images = load_glyphs()
-    by_class = {image.tobytes(): c for c, row in enumerate(images.images) for image in row}
+    by_class = {
+        image.tobytes(): c for c in range(len(images.classes)) for image in images.of_class(c)
+    }
     scripts = []
     for seed in range(10):
         found = mathematics.draw_round(images, 5, (seed, 1))
@@ -83,11 +87,11 @@ def test_a_round_shows_two_drawings_of_the_same_class():
 
 @pytest.fixture(scope="module")
 def player(tiny, tmp_path_factory):
-    told = []
-    config = mathematics.small_config(TINY)
+    reported = []
+    config = resolve(TINY)
     cache = tmp_path_factory.mktemp("cache")
-    first = mathematics.train_small(lambda *what: told.append(what), config, cache)
-    assert told[0] == (0, 0.0) and told[-1][0] == 2
+    first = mathematics.train_small(lambda *what: reported.append(what), config, cache)
+    assert reported[0] == (0, 0.0) and reported[-1][0] == 2
     assert first.facts["fresh"] and 0 <= first.facts["accuracy"] <= 1
     again = mathematics.train_small(lambda *_: pytest.fail("trained again"), config, cache)
     assert not again.facts["fresh"]
@@ -97,9 +101,10 @@ def player(tiny, tmp_path_factory):
 def test_an_answer_is_the_librarys_own_adaptation(player):
     found = mathematics.draw_round(player.images, 5, (0, 0))
     answer = mathematics.answer(player, found.support, found.query)
-    built = build.assemble(player.config, None, None)
+    built = build.assemble(player.config)
     x, query = (part[..., None] / np.float32(255) for part in (found.support, found.query[None]))
-    phi, report = built.algorithm.adapt(player.theta, (x, np.arange(5)), jax.random.key(0))
+    adapt = jax.jit(built.algorithm.adapt)
+    phi, report = adapt(player.theta, (x, np.arange(5)), jax.random.key(0))
     expected = jax.nn.softmax(built.model.apply(phi, query)[0])
     np.testing.assert_allclose(answer.probabilities, expected, atol=1e-4)
     assert answer.residual == pytest.approx(float(report.inner_residual), rel=1e-2)
@@ -120,53 +125,49 @@ def test_runs_that_can_play_are_found_and_loaded(player, tmp_path):
     make_run(tmp_path / "sine")
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn" / "config.toml").write_text("[")
-    found = mathematics.usable(run_reading.read_all(tmp_path))
-    assert [reading.name for reading in found] == ["glyphs"]
+    found = mathematics.playable(run_summaries.read_runs(tmp_path))
+    assert [run.name for run in found] == ["glyphs"]
     loaded = mathematics.load_run(found[0])
     assert loaded.images.classes == built.split.test
-    support = loaded.images.images[:5, 0]
+    support = np.stack([loaded.images.of_class(c)[0, ..., 0] for c in range(5)])
     assert np.isfinite(mathematics.answer(loaded, support, support[0]).probabilities).all()
 
 
 def test_the_score_counts_a_round_once_both_have_answered(player, monkeypatch):
-    from pullback.lab.session import Session
-
     view = room._View(Session())
     view._ready(player)
-    view._next()
-    for number in range(1, panel.ROUNDS + 1):
+    view._next_round()
+    for number in range(1, answer_panel.ROUNDS + 1):
         assert view.round is not None and view.answer is not None
         label = view.round.label
-        assert "sealed" in view.bars.object and "✓" not in view.bars.object
+        assert "sealed" in view.answer_text.object and "✓" not in view.answer_text.object
         view._guessed(label, None)
         view._guessed((label + 1) % 5, None)
         assert view.score[0] == view.score[2] == number
-        assert "You said" in view.bars.object
-        if number < panel.ROUNDS:
-            view._next()
+        assert "You said" in view.answer_text.object
+        if number < answer_panel.ROUNDS:
+            view._next_round()
     assert view.play.name == "Play again"
-    view._next()
+    view._next_round()
     assert view.score == [0, 0, 0] and view.in_rounds
 
 
 def test_a_drawing_leads_to_an_answer(player):
-    from pullback.lab.session import Session
-
     view = room._View(Session())
     view._ready(player)
-    assert view.answer is None and "Now draw" in view.bars.object
+    assert view.answer is None and "Now draw" in view.answer_text.object
     view.query.strokes = CIRCLE
-    assert view.answer is not None and "The machine says" in view.bars.object
+    assert view.answer is not None and "The machine says" in view.answer_text.object
     view.pads[0].cleared += 1
-    assert view.answer is None and "Still to draw: A" in view.bars.object
+    assert view.answer is None and "Still to draw: A" in view.answer_text.object
     view.pads[0].strokes = [[(0.2, 0.2), (0.8, 0.8)]]
     assert view.answer is not None
 
 
 def test_panel_shows_no_nan():
     answer = Answer(np.array([1.0, 0, 0, 0, 0]), float("nan"), 0.1)
-    now = Round(np.zeros((5, 28, 28), np.uint8), np.zeros((28, 28), np.uint8), 2)
-    assert "nan" not in panel.panel(answer, now, 1, [0, 0, 1], True, [], False)
+    current = Round(np.zeros((5, 28, 28), np.uint8), np.zeros((28, 28), np.uint8), 2)
+    assert "nan" not in answer_panel.answer_panel(answer, current, 1, [0, 0, 1], True, [], False)
 
 
 def test_a_picture_keeps_its_ink():
@@ -175,14 +176,15 @@ def test_a_picture_keeps_its_ink():
 
     from PIL import Image
 
-    image = mathematics.ink(CIRCLE, 3.0)
-    raw = base64.b64decode(data_url(image).split(",")[1])
+    image = mathematics.rasterise(CIRCLE, 3.0)
+    raw = base64.b64decode(png_data_url(image).split(",")[1])
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(raw)))[..., 1], image)
 
 
 def test_pens_are_as_wide_as_the_data_sets_strokes():
     glyphs = load_glyphs()
-    ours = mathematics.ink(CIRCLE, Player("", mathematics.small_config(), None, glyphs, {}).pen)
+    player = Player("", mathematics.small_config(), None, glyphs, {})
+    ours = mathematics.rasterise(CIRCLE, player.stroke_width)
     theirs = width(glyphs.images.reshape(-1, 28, 28)[::7])
     assert width(ours[None]) == pytest.approx(theirs, rel=0.1)
 

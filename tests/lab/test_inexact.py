@@ -9,18 +9,20 @@ from lab_browser import eventually, model, show, slide
 from pullback import algorithms
 from pullback.core.results import Verdict
 from pullback.lab.rooms.inexact import mathematics, view
-from pullback.lab.rooms.inexact.view import Asked
+from pullback.lab.rooms.inexact.view import Settings
 from pullback.linear import CG
 from pullback.solvers import GradientDescent
 
+pytestmark = pytest.mark.usefixtures("tiny")
 
-def known(strength, steps):
-    return view.compute(Asked(strength, steps))
+
+def computed(strength, steps):
+    return view.compute(Settings(strength, steps))
 
 
 def test_true_gradient_is_that_of_finite_differences():
     strength, step = 2.0, 0.05
-    truth = mathematics.truth(strength)
+    reference = mathematics.reference(strength)
     task = mathematics.task()
     solver = GradientDescent(400, 1.0 / (12.0 + strength))
     algorithm = algorithms.imaml(mathematics.loss, strength=strength, solver=solver)
@@ -32,48 +34,49 @@ def test_true_gradient_is_that_of_finite_differences():
     for number in (0, 5):
         way = step * jnp.eye(mathematics.SIZE)[number]
         slope = (outer(way) - outer(-way)) / (2 * step)
-        assert float(truth.gradient[number]) == pytest.approx(float(slope), abs=5e-3)
+        assert float(reference.gradient[number]) == pytest.approx(float(slope), abs=5e-3)
 
 
 def test_path_and_error_are_those_of_the_algorithm():
     strength, steps = 2.0, 7
-    found = known(strength, 4)
+    found = computed(strength, 4)
     solver = GradientDescent(steps, 1.0 / (12.0 + strength))
     algorithm = algorithms.imaml(
         mathematics.loss, strength=strength, solver=solver, linear_solver=CG(4, rtol=0.0)
     )
     theta, task = jnp.zeros(mathematics.SIZE), mathematics.task()
     phi, _ = algorithm.adapt(theta, task.support, jax.random.key(0))
-    np.testing.assert_allclose(found.truth.path[steps], phi, atol=1e-4)
+    np.testing.assert_allclose(found.reference.path[steps], phi, atol=1e-4)
     _, gradient, info = algorithm.meta_gradient(theta, task, jax.random.key(0))
-    error = np.linalg.norm(gradient - found.truth.gradient) / np.linalg.norm(found.truth.gradient)
-    assert found.judged.errors[steps] == pytest.approx(error, rel=1e-2)
-    assert found.judged.info.inner_error[steps] == pytest.approx(float(info.inner_error), rel=1e-2)
+    true, estimates = found.reference.gradient, found.estimates
+    error = np.linalg.norm(gradient - true) / np.linalg.norm(true)
+    assert estimates.errors[steps] == pytest.approx(error, rel=1e-2)
+    assert estimates.info.inner_error[steps] == pytest.approx(float(info.inner_error), rel=1e-2)
 
 
 def test_more_steps_of_both_make_it_right():
-    found = known(2.0, 16)
-    assert found.judged.errors[-1] < 1e-3
-    assert found.judged.info.code[-1] == Verdict.OK
+    found = computed(2.0, 16)
+    assert found.estimates.errors[-1] < 1e-3
+    assert found.estimates.info.code[-1] == Verdict.OK
 
 
 def test_ridge_is_seen_with_enough_cg_steps_and_left_with_enough_inner_ones():
-    found = known(0.3, 16)
-    assert found.truth.curvatures[3, 0] < 0
-    assert found.judged.info.code[3] == Verdict.NEGATIVE_CURVATURE
-    assert found.judged.info.smallest_curvature[3] >= found.truth.curvatures[3, 0] - 1e-4
-    assert found.truth.curvatures[-1, 0] > 0
-    assert found.judged.info.code[-1] == Verdict.OK
-    assert mathematics.needed(found.truth.curvatures[3], 0.3) == pytest.approx(
-        0.3 - found.truth.curvatures[3, 0]
+    found = computed(0.3, 16)
+    assert found.reference.eigenvalues[3, 0] < 0
+    assert found.estimates.info.code[3] == Verdict.NEGATIVE_CURVATURE
+    assert found.estimates.info.smallest_curvature[3] >= found.reference.eigenvalues[3, 0] - 1e-4
+    assert found.reference.eigenvalues[-1, 0] > 0
+    assert found.estimates.info.code[-1] == Verdict.OK
+    assert mathematics.sufficient_strength(found.reference.eigenvalues[3], 0.3) == pytest.approx(
+        0.3 - found.reference.eigenvalues[3, 0]
     )
 
 
 @pytest.mark.parametrize("strength", [10**-1.5, 10**1.5])
-@pytest.mark.parametrize("step", [0, mathematics.MOST])
+@pytest.mark.parametrize("step", [0, mathematics.MAX_INNER_STEPS])
 def test_extremes_are_said_in_words(strength, step):
     for steps in (1, 16):
-        shown = view.readings(known(strength, steps), step)
+        shown = view.readings(computed(strength, steps), step)
         assert "nan" not in shown.lower()
         assert "inf" not in shown.lower()
 
@@ -84,7 +87,9 @@ def test_verdict_and_curves_follow_the_sliders(visit):
     good = page.locator("#inexact .good", has_text="ok")
     good.first.wait_for()
     data = eventually(lambda: model(page, "inexact-inner", "data"))
-    np.testing.assert_allclose(data["true"], view.shown(known(10**0.3, 8).judged.errors), rtol=0.02)
+    np.testing.assert_allclose(
+        data["true"], view.clipped(computed(10**0.3, 8).estimates.errors), rtol=0.02
+    )
     slide(page, "inexact", 2, -16)
     slide(page, "inexact", 1, 2)
     slide(page, "inexact", 0, -16)

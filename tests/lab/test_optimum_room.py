@@ -5,16 +5,16 @@ from lab_browser import eventually, model, show
 
 
 @pytest.mark.parametrize("width, scheme", [(1280, "dark"), (390, "light")])
-def test_landings_move_with_theta(visit, pictures, width, scheme):
+def test_ends_move_with_theta(visit, pictures, width, scheme):
     page = visit(width=width, scheme=scheme)
     show(page, "optimum")
-    landings = lambda: model(page, "optimum-landings", "data")["x"]  # noqa: E731
-    assert eventually(lambda: len(landings()) > 200)
+    points = lambda: model(page, "optimum-points", "data")["x"]  # noqa: E731
+    assert eventually(lambda: len(points()) > 200)
     page.wait_for_timeout(1500)
     assert page.evaluate("document.documentElement.scrollWidth") == width
-    page.locator("#optimum").screenshot(path=pictures / f"optimum-landed-{width}-{scheme}.png")
-    before = landings()
+    page.locator("#optimum").screenshot(path=pictures / f"optimum-ended-{width}-{scheme}.png")
+    before = points()
     page.locator("#optimum .noUi-handle").first.focus()
     for _ in range(5):
         page.keyboard.press("ArrowRight")
-    assert eventually(lambda: landings() != before)
+    assert eventually(lambda: points() != before)

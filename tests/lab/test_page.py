@@ -1,11 +1,14 @@
 """Every room of the registry, in a browser."""
 
+import subprocess
+import sys
+
 import pytest
 from lab_browser import show
 
-from pullback.lab.rooms import ROOMS
+from pullback.lab.rooms import ROOMS, all_rooms
 
-NAMES = [room.name for room in ROOMS]
+NAMES = [entry.name for entry in ROOMS]
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -23,6 +26,19 @@ def test_room_is_shown_without_an_error(visit, pictures, name, width):
         page.locator(f"#{name}").screenshot(path=pictures / f"{name}-{width}-{scheme}.png")
 
 
-@pytest.mark.parametrize("room", [room for room in ROOMS if room.code], ids=lambda room: room.name)
-def test_code_under_a_room_runs_as_it_stands(room):
+@pytest.mark.parametrize("room", all_rooms(), ids=NAMES)
+def test_code_under_a_room_runs_as_it_stands(room, tiny):
+    assert room.code
     exec(compile(room.code, room.name, "exec"), {"__name__": room.name})
+
+
+def test_rooms_have_the_names_of_their_entries():
+    assert [room.name for room in all_rooms()] == NAMES
+
+
+def test_the_list_of_rooms_needs_neither_panel_nor_jax():
+    listing = "import sys, pullback.lab.rooms; print({'panel', 'bokeh', 'jax'} & {*sys.modules})"
+    said = subprocess.run(
+        [sys.executable, "-c", listing], capture_output=True, text=True, check=True
+    )
+    assert said.stdout.strip() == "set()"

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 from lab_browser import drag, eventually, model, pixel, show, slide
 
-from pullback.lab import landscapes, shapes
+from pullback.lab import landscapes
 from pullback.lab.rooms.pull import mathematics, view
-from pullback.lab.rooms.pull.view import START, Scene
+from pullback.lab.rooms.pull.view import START, Settings
 
+pytestmark = pytest.mark.usefixtures("tiny")
 STRENGTH = np.array([0.5, 0.5])
 
 
@@ -26,7 +27,7 @@ def test_quadratic_has_its_closed_form(solver, strength):
     theta = np.array([0.4, -1.0], np.float32)
     task = landscapes.tasks("quadratic")[0]
     optimum, jacobian, hessian = closed_form(task, theta, strength)
-    found = mathematics.pull(solver, theta, strength, task)
+    found = mathematics.solve_task(solver, theta, strength, task)
     np.testing.assert_allclose(found.optimum, optimum, atol=2e-3)
     np.testing.assert_allclose(found.jacobian, jacobian, atol=1e-3)
     np.testing.assert_allclose(found.path[0], theta, atol=1e-6)
@@ -39,7 +40,7 @@ def test_quadratic_has_its_closed_form(solver, strength):
 @pytest.mark.parametrize("solver", ["gradient-descent", "momentum"])
 def test_path_is_that_of_a_plain_loop(solver):
     theta, task = np.array([0.4, -1.0]), landscapes.tasks("valley")[0]
-    found = mathematics.pull(solver, theta, STRENGTH, task)
+    found = mathematics.solve_task(solver, theta, STRENGTH, task)
     # Each step of the path gives away the step size; all must agree, and with the momentum.
     momentum = 0.7 if solver == "momentum" else 0.0
     gradient = jax.grad(landscapes.loss)
@@ -56,10 +57,10 @@ def test_path_is_that_of_a_plain_loop(solver):
 @pytest.mark.parametrize("solver", mathematics.SOLVERS)
 @pytest.mark.parametrize("strength", [0.01, 100.0])
 def test_extremes_stay_finite(kind, solver, strength):
-    frame = view.compute(
-        Scene(kind, solver, (-3.0, 3.0), (strength, 1.0 / strength), ("loss", "pull", "sum"))
+    computed = view.compute(
+        Settings(kind, solver, (-3.0, 3.0), (strength, 1.0 / strength), ("loss", "pull", "sum"))
     )
-    for found in frame.tasks:
+    for found in computed.solutions:
         numbers = (found.path, found.optimum, found.jacobian, found.meta_gradient, found.outer)
         assert all(np.isfinite(number).all() for number in numbers)
 
@@ -67,7 +68,7 @@ def test_extremes_stay_finite(kind, solver, strength):
 def test_weaker_pull_cares_less_for_theta():
     task = landscapes.tasks("quadratic")[0]
     sizes = [
-        np.linalg.norm(mathematics.pull("lbfgs", np.zeros(2), np.full(2, s), task).jacobian)
+        np.linalg.norm(mathematics.solve_task("lbfgs", np.zeros(2), np.full(2, s), task).jacobian)
         for s in (0.01, 0.1, 1.0, 10.0)
     ]
     assert sizes == sorted(sizes)
@@ -89,8 +90,8 @@ def optima(page):
 
 
 def expected(theta, strength=10**-0.3, kind="quadratic"):
-    scene = Scene(kind, "gradient-descent", theta, (strength, strength), ("loss",))
-    return np.stack([found.optimum for found in view.compute(scene).tasks])
+    settings = Settings(kind, "gradient-descent", theta, (strength, strength), ("loss",))
+    return np.stack([found.optimum for found in view.compute(settings).solutions])
 
 
 def reaches(page, wanted) -> bool:
@@ -165,9 +166,9 @@ def test_finger_drags_on_a_narrow_screen(visit):
 
 
 def test_curve_of_the_same_pull_touches_the_loss():
-    scene = Scene("quadratic", "lbfgs", (0.4, -1.0), (0.2, 2.0), ())
-    found, task = view.compute(scene).tasks[0], landscapes.tasks("quadratic")[0]
-    curve = shapes.same_pull(np.array(scene.theta), found.optimum, np.array(scene.strength))
+    settings = Settings("quadratic", "lbfgs", (0.4, -1.0), (0.2, 2.0), ())
+    found, task = view.compute(settings).solutions[0], landscapes.tasks("quadratic")[0]
+    curve = view.same_pull(np.array(settings.theta), found.optimum, np.array(settings.strength))
     losses = [float(landscapes.loss(point, task.support)) for point in curve.astype(np.float32)]
     # φ* is the lowest point of the loss on its own curve.
     assert float(landscapes.loss(found.optimum, task.support)) <= min(losses) + 1e-4

@@ -4,10 +4,12 @@ import pytest
 from lab_browser import Lab, eventually, model, show
 from run_folders import make_run, step_line
 
+from pullback.runs.folder import Run
 
-@pytest.fixture
-def folder(tmp_path):
-    runs = tmp_path / "runs"
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    runs = tmp_path_factory.mktemp("runs")
     make_run(runs / "implicit", written=20)
     make_run(runs / "unrolled", "maml")
     (runs / "torn").mkdir()
@@ -15,9 +17,9 @@ def folder(tmp_path):
     return runs
 
 
-@pytest.fixture
-def running(folder, tmp_path):
-    lab = Lab("--port", "0", "--run", str(folder), home=tmp_path / "home")
+@pytest.fixture(scope="module")
+def running(folder, home):
+    lab = Lab("--port", "0", "--run", str(folder), home=home)
     yield lab
     lab.stop()
 
@@ -30,8 +32,6 @@ def test_a_run_grows_while_it_is_looked_at(visit, running, folder, pictures):
     longest = lambda: max(len(xs) for xs in model(page, "runs-loss", "data")["xs"])  # noqa: E731
     assert eventually(lambda: len(model(page, "runs-loss", "data")["xs"]) == 2)
     run = next(p for p in folder.iterdir() if p.name == "implicit")
-    from pullback.runs.folder import Run
-
     Run.open(run).append(*(step_line(step) for step in range(21, 81)))
     assert eventually(lambda: longest() == 80)
     page.locator("#runs td", has_text="80 of 40").wait_for()
@@ -44,7 +44,7 @@ def test_a_run_grows_while_it_is_looked_at(visit, running, folder, pictures):
 def test_on_a_narrow_screen_nothing_sticks_out(visit, running, pictures, scheme):
     page = visit(url=running.url, width=390, scheme=scheme)
     show(page, "runs")
-    page.locator("#runs td", has_text="finished").wait_for()
+    page.locator("#runs td", has_text="finished").first.wait_for()
     page.wait_for_timeout(1000)
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     page.locator("#runs").screenshot(path=pictures / f"runs-three-390-{scheme}.png")

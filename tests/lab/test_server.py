@@ -51,8 +51,8 @@ def test_only_its_own_pages_may_talk_to_it():
     assert server._origins("127.0.0.1", 5010) == ["127.0.0.1:5010", "localhost:5010"]
 
 
-def test_interrupt_ends_it_quietly_while_a_page_is_open(browser, tmp_path):
-    lab = Lab("--port", "0", home=tmp_path)
+def test_interrupt_ends_it_quietly_while_a_page_is_open(browser, home):
+    lab = Lab("--port", "0", home=home)
     try:
         page = browser.new_page()
         page.goto(lab.url)

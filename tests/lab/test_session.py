@@ -1,4 +1,4 @@
-"""Live computations, and rooms that fail."""
+"""Sessions: computations that follow a visitor, and rooms that fail."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +11,8 @@ from pullback.lab.export import export_page
 from pullback.lab.formula import prose
 from pullback.lab.room import Room
 from pullback.lab.session import Session
+
+pytestmark = pytest.mark.usefixtures("tiny")
 
 
 class Document:
@@ -43,9 +45,9 @@ def test_only_the_latest_arguments_are_computed(session):
         computed.append(x)
         return x
 
-    live = session.live(compute, shown.append)
+    update = session.updater(compute, shown.append)
     for x in range(5):
-        live(x)
+        update(x)
     begin.set()
     session.document.tick()
     session.document.tick()
@@ -54,10 +56,10 @@ def test_only_the_latest_arguments_are_computed(session):
 
 def test_failure_is_shown_and_the_next_call_computes(session):
     shown, failed = [], []
-    live = session.live(lambda x: 1 / x, shown.append, failed.append)
-    live(0)
+    update = session.updater(lambda x: 1 / x, shown.append, failed.append)
+    update(0)
     session.document.tick()
-    live(2)
+    update(2)
     session.document.tick()
     assert isinstance(failed[0], ZeroDivisionError)
     assert shown == [0.5]
@@ -66,9 +68,9 @@ def test_failure_is_shown_and_the_next_call_computes(session):
 def test_nothing_is_shown_once_closed(session):
     closed = []
     session.on_close(lambda: closed.append(True))
-    live = session.live(lambda: 1, closed.append)
+    update = session.updater(lambda: 1, closed.append)
     session.close()
-    live()
+    update()
     assert closed == [True]
     assert not session.document.waiting
 
@@ -119,14 +121,14 @@ def test_nothing_is_shown_before_the_browser_has_the_room():
 
     visit = Session(document=Document())
     room, shown = visit.for_room(), []
-    room.later(lambda: shown.append(1))
-    room.later(lambda: shown.append(2))
+    room.call_soon(lambda: shown.append(1))
+    room.call_soon(lambda: shown.append(2))
     assert shown == []
-    room.arrived()
-    room.arrived()
+    room.mounted()
+    room.mounted()
     assert shown == [1, 2]
-    room.later(lambda: shown.append(3))
+    room.call_soon(lambda: shown.append(3))
     assert shown == [1, 2, 3]
     visit.close()
-    room.later(lambda: shown.append(4))
+    room.call_soon(lambda: shown.append(4))
     assert room.closed and shown == [1, 2, 3]

@@ -16,10 +16,10 @@ SMALL = dataclasses.replace(mathematics.RECIPES["reptile"], steps=3, tasks_per_s
 POINTS = np.array([[-1.0, 0.5], [0.5, 2.0], [2.0, -1.0]], np.float32)
 
 
-def test_a_training_is_told_about_and_kept(tmp_path, tiny):
-    told = []
-    first = mathematics.train(SMALL, lambda *what: told.append(what), cache_dir=tmp_path)
-    assert told[0] == (0, 0.0) and told[-1][0] == 3
+def test_a_training_reports_progress_and_is_cached(tmp_path, tiny):
+    reported = []
+    first = mathematics.train(SMALL, lambda *what: reported.append(what), cache_dir=tmp_path)
+    assert reported[0] == (0, 0.0) and reported[-1][0] == 3
     assert first.fresh and first.facts["steps"] == 3 and first.facts["seconds"] > 0
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), first.arrays, mathematics.untrained())
     assert max(jax.tree.leaves(moved)) > 0
@@ -35,7 +35,7 @@ def test_a_fit_is_the_librarys_own_adaptation(tiny):
     algorithm = pb.imaml(loss, strength=0.7, solver=pb.solvers.LBFGS(4))
     phi, report = algorithm.adapt(theta, support, jax.random.key(0))
     found = mathematics.fit("imaml", theta, POINTS, 0.7, 4)
-    curve = mathematics.MODEL.apply(phi, mathematics.line()[:, None])[:, 0]
+    curve = mathematics.MODEL.apply(phi, mathematics.grid()[:, None])[:, 0]
     np.testing.assert_allclose(found.after, curve, rtol=1e-3, atol=1e-4)
     np.testing.assert_allclose(found.loss_after, loss(phi, support), rtol=1e-3)
     np.testing.assert_allclose(found.report.inner_residual, report.inner_residual, rtol=0.05)
@@ -62,7 +62,7 @@ def test_no_task_diverges_at_the_start(tiny, recipe):
 def test_extremes_are_said_in_words(tiny, name, points):
     for strength in (1e-3, 1e3):
         fit = mathematics.fit(name, mathematics.untrained(), points, strength, 64)
-        text = room.readings(dict.fromkeys(room.TITLES, ""), {name: fit}, len(points))
+        text = room.readings(dict.fromkeys(room.STYLES, ""), {name: fit}, len(points))
         assert "nan" not in text.lower() and "inf" not in text.lower()
 
 
@@ -82,21 +82,21 @@ def test_a_click_places_a_point_or_takes_one_away():
     assert room.toggled(points, float("nan"), 0.0) == points
     for i in range(20):
         points = room.toggled(points, -5 + 0.5 * i, 5.0)
-    assert len(points) == mathematics.MOST_POINTS
+    assert len(points) == mathematics.MAX_POINTS
 
 
 def test_another_wave_goes_through_its_points():
-    points, truth = room.wave(3)
+    points, truth = room.draw_wave(3)
     assert len(points) == 5
     for x, y in points:
-        assert np.interp(x, mathematics.line(), truth) == pytest.approx(y, abs=0.02)
+        assert np.interp(x, mathematics.grid(), truth) == pytest.approx(y, abs=0.02)
 
 
 @pytest.mark.filterwarnings("ignore:Widget.name is deprecated")
 def test_two_quick_clicks_place_two_points_and_a_double_click_one(tiny, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     view = room._View(Session())
-    view._put(())
+    view._set_points(())
     view._tapped(1.0, 1.0)
     view._tapped(-3.0, 1.0, twice=True)
     assert len(view.points) == 2
@@ -104,4 +104,4 @@ def test_two_quick_clicks_place_two_points_and_a_double_click_one(tiny, monkeypa
     assert len(view.points) == 2
     view._tapped(-3.0, 1.0)
     assert view.points == ((1.0, 1.0),)
-    assert "trained once the page is alive" in view.table.object
+    assert "trained on the live page" in view.table.object

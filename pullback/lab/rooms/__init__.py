@@ -1,20 +1,9 @@
-"""The rooms of the page, in their order: one line each."""
+"""The rooms of the lab, a folder each; :data:`pullback.registries.ROOMS` is their order."""
 
 from pullback.lab.room import Room
-from pullback.lab.rooms.arrows.view import ROOM as ARROWS
-from pullback.lab.rooms.game.view import ROOM as GAME
-from pullback.lab.rooms.inexact.view import ROOM as INEXACT
-from pullback.lab.rooms.optimum.view import ROOM as OPTIMUM
-from pullback.lab.rooms.pull.view import ROOM as PULL
-from pullback.lab.rooms.runs.view import ROOM as RUNS
-from pullback.lab.rooms.sine.view import ROOM as SINE
+from pullback.registries import ROOMS
 
-ROOMS: tuple[Room, ...] = (
-    PULL,
-    ARROWS,
-    INEXACT,
-    OPTIMUM,
-    SINE,
-    GAME,
-    RUNS,
-)
+
+def all_rooms() -> tuple[Room, ...]:
+    """The registered rooms, in their order on the page."""
+    return tuple(entry.load() for entry in ROOMS.values())

@@ -1,4 +1,4 @@
-"""Four arrows: the update directions of four algorithms, and their paths."""
+"""Four arrows: the meta-gradients of four algorithms, what they cost, and the outer loss."""
 
 import functools
 from typing import Any, NamedTuple
@@ -18,10 +18,9 @@ from pullback.solvers import GradientDescent, run
 from pullback.tasks import Task
 
 NAMES = ("imaml", "maml", "fomaml", "reptile")
-TITLES = {"imaml": "iMAML", "maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile"}
 
 STEPS = (1, 2, 3, 5, 8, 12, 20, 32)
-"""The numbers of inner steps there are: each is a program of its own."""
+"""The inner steps to choose from: each number is compiled on its own."""
 
 INNER_RATE = 0.3
 OUTER_RATE = 0.3
@@ -33,23 +32,23 @@ class Cost(NamedTuple):
 
     Args:
         gradients: evaluations of the loss's gradient.
-        products: products of a Hessian with a vector.
-        kept: numbers that are kept for the way back through the inner steps, per parameter.
+        products: Hessian-vector products.
+        stored: numbers per parameter that are stored for the backward pass.
     """
 
     gradients: int
     products: int
-    kept: float
+    stored: float
 
 
-class Arrows(NamedTuple):
-    """The four directions at four places.
+class MetaGradients(NamedTuple):
+    """The meta-gradient of each algorithm, each at its own θ.
 
     Args:
-        gradients: one row an algorithm, in the order of :data:`NAMES`.
+        gradients: means over the tasks, a row for each of :data:`NAMES`.
         losses: the mean query loss after adaptation, likewise.
         codes: iMAML's verdict on each task.
-        products: what iMAML's linear solves used, the most of any task.
+        products: the Hessian-vector products of iMAML's linear solve, the most of any task.
     """
 
     gradients: Float[np.ndarray, "4 2"]
@@ -59,12 +58,12 @@ class Arrows(NamedTuple):
 
 
 @functools.cache
-def stacked(kind: str) -> Task:
+def stacked_tasks(kind: str) -> Task:
     """The three tasks of the room, stacked along a first axis."""
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *landscapes.tasks(kind, 3))
 
 
-def make(name: str, steps: int, strength: Any) -> MetaAlgorithm:
+def make_algorithm(name: str, steps: int, strength: Any) -> MetaAlgorithm:
     """One algorithm, as the room uses it: all take the same plain gradient steps."""
     solver = GradientDescent(steps, INNER_RATE)
     if name == "imaml":
@@ -77,11 +76,13 @@ def make(name: str, steps: int, strength: Any) -> MetaAlgorithm:
 
 
 @functools.partial(jax.jit, static_argnames="steps")
-def _arrows(steps: int, thetas: Float[Array, "4 2"], strength: Float[Array, ""], tasks: Task):
+def _meta_gradients(
+    steps: int, thetas: Float[Array, "4 2"], strength: Float[Array, ""], tasks: Task
+) -> Any:
     key = jax.random.key(0)
     values, gradients, infos = [], [], {}
     for name, theta in zip(NAMES, thetas, strict=True):
-        algorithm = make(name, steps, strength)
+        algorithm = make_algorithm(name, steps, strength)
         each = jax.vmap(algorithm.meta_gradient, (None, 0, None))
         value, gradient, info = each(theta, tasks, key)
         values.append(value.mean())
@@ -91,7 +92,9 @@ def _arrows(steps: int, thetas: Float[Array, "4 2"], strength: Float[Array, ""],
     return jnp.stack(gradients), jnp.stack(values), solve.code, solve.linear_steps.max()
 
 
-def arrows(kind: str, steps: int, thetas: Float[np.ndarray, "4 2"], strength: float) -> Arrows:
+def meta_gradients(
+    kind: str, steps: int, thetas: Float[np.ndarray, "4 2"], strength: float
+) -> MetaGradients:
     """The meta-gradient of each algorithm, averaged over the tasks, each at its own θ.
 
     Args:
@@ -101,18 +104,18 @@ def arrows(kind: str, steps: int, thetas: Float[np.ndarray, "4 2"], strength: fl
         strength: λ of iMAML; the others have none.
 
     Returns:
-        The directions, losses and iMAML's verdicts.
+        The meta-gradients, losses and iMAML's verdicts.
     """
-    found = _arrows(
+    found = _meta_gradients(
         steps,
         jnp.asarray(thetas, jnp.float32),
         jnp.asarray(strength, jnp.float32),
-        stacked(kind),
+        stacked_tasks(kind),
     )
     gradients, losses, codes, products = jax.device_get(found)
     # In double precision the length of a gradient does not overflow before the gradient does.
     gradients, losses = np.asarray(gradients, float), np.asarray(losses, float)
-    return Arrows(gradients, losses, codes, int(products))
+    return MetaGradients(gradients, losses, codes, int(products))
 
 
 def angles(gradients: Float[np.ndarray, "4 2"]) -> Float[np.ndarray, "4 4"]:
@@ -132,17 +135,17 @@ def cost(name: str, steps: int, products: int) -> Cost:
         products: Hessian-vector products that iMAML's linear solve used.
 
     Returns:
-        The counts. iMAML needs one more gradient at φ, to linearise there.
+        The counts. iMAML takes one more gradient, to linearise at φ.
     """
     outer = 0 if name == "reptile" else 1
     back = {"maml": steps, "imaml": products}.get(name, 0)
     extra = 1 if name == "imaml" else 0
-    return Cost(steps + outer + extra, back, _kept(name, steps))
+    return Cost(steps + outer + extra, back, _stored(name, steps))
 
 
 @functools.cache
-def _kept(name: str, steps: int) -> float:
-    """Numbers a parameter that JAX keeps for the way back: through all steps, or through none."""
+def _stored(name: str, steps: int) -> float:
+    """Numbers per parameter that JAX stores for the backward pass, through all steps or none."""
     if name in ("fomaml", "reptile"):
         return 0.0
     task, theta = landscapes.tasks("valley", 1)[0], jnp.zeros(2)
@@ -159,7 +162,7 @@ def _kept(name: str, steps: int) -> float:
 
 
 @functools.partial(jax.jit, static_argnames="steps")
-def _outer(
+def _outer_loss(
     steps: int | None, thetas: Float[Array, "n 2"], strength: Float[Array, ""], tasks: Task
 ) -> Float[Array, " n"]:
     def at(theta: Point, task: Task) -> Float[Array, ""]:
@@ -170,7 +173,7 @@ def _outer(
             )
             algorithm = algorithms.imaml(landscapes.loss, strength=strength, solver=solver)
         else:
-            algorithm = make("maml", steps, None)
+            algorithm = make_algorithm("maml", steps, None)
         phi, _ = algorithm.adapt(theta, task.support, jax.random.key(0))
         return landscapes.loss(phi, task.query)
 
@@ -187,12 +190,14 @@ def outer_loss(
         kind: a name in :data:`pullback.lab.landscapes.KINDS`.
         strength: λ.
         axis: the coordinates along both axes.
-        steps: after so many plain gradient steps, as MAML has it; None for φ*(θ), as iMAML does.
+        steps: adaptation takes this many plain gradient steps, as in MAML; None for φ*(θ), as in
+            iMAML.
 
     Returns:
-        A row has one second coordinate.
+        The loss; its rows go with the second coordinate, its columns with the first.
     """
     first, second = np.meshgrid(axis, axis)
     points = np.stack([first.ravel(), second.ravel()], axis=1)
-    found = _outer(steps, jnp.asarray(points), jnp.asarray(strength, jnp.float32), stacked(kind))
+    pull = jnp.asarray(strength, jnp.float32)
+    found = _outer_loss(steps, jnp.asarray(points), pull, stacked_tasks(kind))
     return np.asarray(found).reshape(first.shape)

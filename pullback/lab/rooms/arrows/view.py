@@ -1,26 +1,24 @@
-"""Room 2. Four arrows: where four algorithms would move the same θ, and where they end."""
+"""Four arrows: where four algorithms would move the same θ, and where they end."""
 
 from typing import Any, NamedTuple
 
 import numpy as np
 import panel as pn
-from bokeh.models import ColumnDataSource
 from jaxtyping import Float
 
-from pullback.core import results
-from pullback.lab import landscapes, shapes, theme
-from pullback.lab.drag import DragPoint
+from pullback.lab import common, landscapes
+from pullback.lab.common import ALGORITHM_STYLES, Line, Lines, number
+from pullback.lab.drag import CoordinateInputs, DragPoint
 from pullback.lab.landscapes import REACH
 from pullback.lab.room import Room
 from pullback.lab.rooms.arrows import mathematics
-from pullback.lab.rooms.arrows.mathematics import NAMES, OUTER_RATE, TITLES, Arrows
+from pullback.lab.rooms.arrows.mathematics import NAMES, OUTER_RATE, MetaGradients
 from pullback.lab.session import Session
 
 START = (2.1, -1.6)
-DASHES = {"imaml": "solid", "maml": "dashed", "fomaml": "dotted", "reptile": "dotdash"}
-MARKERS = {"imaml": "circle", "maml": "square", "fomaml": "triangle", "reptile": "diamond"}
-MOST = 400
-"""Meta-steps after which a path starts anew only by reset."""
+STYLES = [ALGORITHM_STYLES[name] for name in NAMES]
+MAX_META_STEPS = 400
+"""Playing ends here."""
 
 LEAD = r"""
 Three tasks now, and four ways to move $\theta$ so that adapting from it goes well. All four take
@@ -44,12 +42,12 @@ of $k$ factors shrinks every direction in which the loss is curved, until nearly
 gradient is left where $\phi_k$ has forgotten $\theta$; FOMAML keeps what MAML takes away, so it
 points elsewhere and does not come to rest where MAML does; Reptile never sees the query set. The
 pull keeps $\phi^*$ from forgetting: iMAML's direction stays useful however many steps there are,
-at a price that does not grow with them, and a weaker $\lambda$ is a longer memory to give up.
+at a cost that does not grow with them; the weaker $\lambda$ is, the less of $\theta$ is left in it.
 MAML's and iMAML's minima differ, since their outer losses do: switch the grey lines to see both.
 
 A *gradient* is one evaluation of $\nabla L$ for one task, a *product* one of a Hessian with a
-vector, about as dear as two gradients. *Kept* counts the numbers per parameter that have to be
-remembered for the way back, as JAX reports them for these losses.
+vector, which costs about as much as two gradients. *Stored* counts the numbers per parameter that
+have to be stored for the backward pass, as JAX reports them for these losses.
 """
 
 CODE = """
@@ -64,8 +62,8 @@ arrows = [-a.meta_gradient(theta, task, jax.random.key(0))[1] for a in algorithm
 """
 
 
-class Scene(NamedTuple):
-    """What the visitor has set, and where the four are."""
+class Settings(NamedTuple):
+    """What the visitor has set, and where each algorithm's θ is."""
 
     kind: str
     steps: int
@@ -73,29 +71,30 @@ class Scene(NamedTuple):
     thetas: tuple[tuple[float, float], ...]
 
 
-class Ground(NamedTuple):
-    """What the grey lines depend on."""
+class OuterLossSettings(NamedTuple):
+    """What the contours of the outer loss depend on: ``steps`` is None for iMAML's."""
 
     kind: str
     strength: float
     steps: int | None
 
 
-def compute(scene: Scene) -> tuple[Scene, Arrows]:
-    """The four directions at a scene's four places."""
-    thetas = np.asarray(scene.thetas)
-    return scene, mathematics.arrows(scene.kind, scene.steps, thetas, scene.strength)
+def compute(settings: Settings) -> tuple[Settings, MetaGradients]:
+    """Each algorithm's meta-gradient at its θ."""
+    thetas = np.asarray(settings.thetas)
+    found = mathematics.meta_gradients(settings.kind, settings.steps, thetas, settings.strength)
+    return settings, found
 
 
-def ground(asked: Ground) -> tuple[np.ndarray, np.ndarray]:
+def outer_loss_contours(settings: OuterLossSettings) -> tuple[np.ndarray, np.ndarray]:
     """The grey lines, as one curve."""
     axis = landscapes.grid(points=49)
-    values = mathematics.outer_loss(asked.kind, asked.strength, axis, asked.steps)
-    return landscapes.contours(axis, values, landscapes.heights(values, 10))
+    values = mathematics.outer_loss(settings.kind, settings.strength, axis, settings.steps)
+    return landscapes.contours(axis, values, landscapes.contour_levels(values, 10))
 
 
-def moved(thetas: Float[np.ndarray, "4 2"], found: Arrows) -> Float[np.ndarray, "4 2"]:
-    """One meta-step of each algorithm; one that would leave the figure's surroundings stays."""
+def meta_step(thetas: Float[np.ndarray, "4 2"], found: MetaGradients) -> Float[np.ndarray, "4 2"]:
+    """One meta-step of each algorithm; a θ that would go far out of the figure stays."""
     new = thetas - OUTER_RATE * found.gradients
     inside = np.all(np.isfinite(new) & (np.abs(new) < 3 * REACH), axis=1, keepdims=True)
     return np.where(inside, new, thetas)
@@ -109,7 +108,7 @@ def build(session: Session) -> Any:
 class _View:
     def __init__(self, session: Session):
         self.session = session
-        self.plot = theme.figure(
+        self.plot = common.figure(
             height=None,
             name="arrows-figure",
             label="Paths of θ under four algorithms over contours of an outer loss",
@@ -119,7 +118,7 @@ class _View:
         self.plot.grid.visible = False
         kinds = {text: name for name, text in landscapes.KINDS.items()}
         self.kind = pn.widgets.Select(label="Losses", options=kinds, value="valley")
-        self.under = pn.widgets.Select(
+        self.whose_loss = pn.widgets.Select(
             label="Grey lines", options={"iMAML's outer loss": "imaml", "MAML's outer loss": "maml"}
         )
         self.steps = pn.widgets.DiscreteSlider(
@@ -131,45 +130,33 @@ class _View:
         self.step = pn.widgets.Button(label="Step")
         self.play = pn.widgets.Toggle(label="Play")
         self.reset = pn.widgets.Button(label="Reset")
-        number: dict[str, Any] = {"start": -REACH, "end": REACH, "step": 0.1, "width": 90}
-        self.numbers = [
-            pn.widgets.FloatInput(label=f"start θ{sign}", value=value, **number)
-            for sign, value in zip("₁₂", START, strict=True)
-        ]
-        self.tables = theme.html()
+        self.inputs = CoordinateInputs(("start θ₁", "start θ₂"), START, REACH, self._typed)
+        self.tables = common.html()
         self._draw()
-        self.start = DragPoint(self.plot, "arrows-start", START, self._placed)
-        self._live = session.live(compute, self._show, self._failed)
-        self._ground = session.live(ground, self._show_ground)
-        self._stop = lambda: None
-        self._busy = self._following = False
-        self._found: Arrows | None = None
+        self.point = DragPoint(self.plot, "arrows-start", START, self._dragged)
+        self._update = session.updater(compute, self._show, self._failed)
+        self._update_contours = session.updater(outer_loss_contours, self._show_contours)
+        self._stop_playing = lambda: None
+        self._busy = False
+        self._found: MetaGradients | None = None
         self._start = START
-        self._begin()
         self._watch()
-        self.view = theme.beside(
+        self.view = common.beside(
             self.plot,
-            pn.Row(self.kind, self.under, margin=0),
+            pn.Row(self.kind, self.whose_loss, margin=0),
             self.steps,
             self.strength,
             pn.Row(self.step, self.play, self.reset, margin=0),
-            pn.Row(*self.numbers, margin=0),
+            pn.Row(*self.inputs.widgets, margin=0),
             self.tables,
         )
         self._changed()
 
     def _draw(self) -> None:
-        self.lines = ColumnDataSource({"x": [], "y": []})
-        self.plot.line("x", "y", source=self.lines, color=theme.GREY, alpha=0.6)
-        columns = ("xs", "ys", "colour", "dash", "width")
-        self.curves = ColumnDataSource({name: [] for name in columns})
-        self.plot.multi_line(
-            "xs", "ys", source=self.curves, line_color="colour", line_dash="dash",
-            line_width="width",
-        )  # fmt: skip
-        self.points = ColumnDataSource(
-            {name: [] for name in ("x", "y", "colour", "marker")}, name="arrows-points"
-        )
+        self.contours = common.empty_source("x", "y")
+        self.plot.line("x", "y", source=self.contours, color=common.GREY, alpha=0.6)
+        self.lines = Lines(self.plot)
+        self.points = common.empty_source("x", "y", "colour", "marker", name="arrows-points")
         self.plot.scatter(
             "x", "y", source=self.points, marker="marker", size=9, color="colour"
         )  # fmt: skip
@@ -177,152 +164,129 @@ class _View:
     def _watch(self) -> None:
         for widget in (self.kind, self.steps, self.strength):
             widget.param.watch(self._changed, "value")
-        self.under.param.watch(lambda _: self._underlay(), "value")
+        self.whose_loss.param.watch(lambda _: self._ask_for_contours(), "value")
         self.step.on_click(lambda _: self._advance())
         self.reset.on_click(lambda _: self._changed())
         self.play.param.watch(self._played, "value")
-        for widget in self.numbers:
-            widget.param.watch(self._typed, "value")
+
+    def _changed(self, *_: Any) -> None:
+        """Begin anew at the start, with what the visitor has set."""
+        self._ask_for_contours()
+        self._begin()
 
     def _begin(self) -> None:
         self.thetas = np.tile(np.asarray(self._start, float), (len(NAMES), 1))
         self.paths = [self.thetas.copy()]
-
-    def _changed(self, *_: Any) -> None:
-        self._begin()
-        self._underlay()
         self._ask()
 
-    def _underlay(self) -> None:
-        steps = self.steps.value if self.under.value == "maml" else None
-        self._ground(Ground(self.kind.value, 10.0**self.strength.value, steps))
+    def _ask_for_contours(self) -> None:
+        steps = self.steps.value if self.whose_loss.value == "maml" else None
+        self._update_contours(OuterLossSettings(self.kind.value, 10.0**self.strength.value, steps))
 
     def _ask(self) -> None:
         self._busy = True
-        places = tuple((float(x), float(y)) for x, y in self.thetas)
-        self._live(Scene(self.kind.value, self.steps.value, 10.0**self.strength.value, places))
+        thetas = tuple((float(x), float(y)) for x, y in self.thetas)
+        strength = 10.0**self.strength.value
+        self._update(Settings(self.kind.value, self.steps.value, strength, thetas))
 
-    def _placed(self, x: float, y: float) -> None:
+    def _dragged(self, x: float, y: float) -> None:
         self._start = (x, y)
-        if self.start.rests:
-            self._follow(x, y)
-        self.thetas = np.tile(np.asarray([x, y]), (len(NAMES), 1))
-        self.paths = [self.thetas.copy()]
-        self._ask()
+        if self.point.released:
+            self.inputs.follow(x, y)
+        self._begin()
 
-    def _follow(self, x: float, y: float) -> None:
-        self._following = True
-        for widget, value in zip(self.numbers, (x, y), strict=True):
-            widget.value = round(value, 2)
-        self._following = False
-
-    def _typed(self, _: Any) -> None:
-        if not self._following:
-            x, y = (float(widget.value or 0.0) for widget in self.numbers)
-            self._start = (x, y)
-            self.start.move(x, y)
-            self._changed()
+    def _typed(self, x: float, y: float) -> None:
+        self._start = (x, y)
+        self.point.move_to(x, y)
+        self._changed()
 
     def _played(self, event: Any) -> None:
-        self._stop()
+        self._stop_playing()
         self.play.label = "Pause" if event.new else "Play"
-        self._stop = self.session.every(100, self._advance) if event.new else lambda: None
+        self._stop_playing = self.session.every(100, self._advance) if event.new else lambda: None
 
     def _advance(self) -> None:
         if self._busy or self._found is None:
             return
-        if len(self.paths) > MOST:
+        if len(self.paths) > MAX_META_STEPS:
             self.play.value = False
             return
-        self.thetas = moved(self.thetas, self._found)
+        self.thetas = meta_step(self.thetas, self._found)
         self.paths.append(self.thetas.copy())
         self._ask()
 
     def _failed(self, error: Exception) -> None:
         self._busy = False
-        self.tables.object = f'<p class="bad">This could not be computed: {error}</p>'
-        self.start.answer()
+        self.tables.object = common.not_computed(error)
+        self.point.acknowledge()
 
-    def _show_ground(self, curve: tuple[np.ndarray, np.ndarray]) -> None:
-        self.lines.data = {"x": curve[0], "y": curve[1]}
+    def _show_contours(self, curve: tuple[np.ndarray, np.ndarray]) -> None:
+        self.contours.data = {"x": curve[0], "y": curve[1]}
 
-    def _show(self, result: tuple[Scene, Arrows]) -> None:
-        scene, self._found = result
+    def _show(self, result: tuple[Settings, MetaGradients]) -> None:
+        settings, self._found = result
         self._busy = False
-        thetas = np.asarray(scene.thetas)
+        thetas = np.asarray(settings.thetas)
         paths = np.stack(self.paths, axis=1)
-        curves = []
-        for name, path, theta, gradient in zip(
-            NAMES, paths, thetas, self._found.gradients, strict=True
+        lines = []
+        for style, path, theta, gradient in zip(
+            STYLES, paths, thetas, self._found.gradients, strict=True
         ):
-            colour = theme.ALGORITHM_COLOURS[name]
-            curves.append((path, colour, DASHES[name], 2.0))
+            lines.append(Line(path, style.colour, style.dash))
             size = float(np.linalg.norm(gradient))
             # All arrows are alike in length, so that directions can be compared; the table has
             # the lengths.
-            unit = -2.0 * gradient / size if size > 1e-3 else np.zeros(2)
-            head = shapes.arrow(theta, unit, longest=0.9)
-            curves.extend((line, colour, "solid", 2.5) for line in head)
-        self.curves.data = {
-            # Lists, not arrays: each array would be a message of its own.
-            "xs": [curve[0][:, 0].tolist() for curve in curves],
-            "ys": [curve[0][:, 1].tolist() for curve in curves],
-            "colour": [curve[1] for curve in curves],
-            "dash": [curve[2] for curve in curves],
-            "width": [curve[3] for curve in curves],
-        }
+            vector = -2.0 * gradient / size if size > 1e-3 else np.zeros(2)
+            arrow = common.arrow(theta, vector, longest=0.9)
+            lines.extend(Line(points, style.colour, width=2.5) for points in arrow)
+        self.lines.show(lines)
         self.points.data = {
             "x": thetas[:, 0].tolist(),
             "y": thetas[:, 1].tolist(),
-            "colour": [theme.ALGORITHM_COLOURS[name] for name in NAMES],
-            "marker": [MARKERS[name] for name in NAMES],
+            "colour": [style.colour for style in STYLES],
+            "marker": [style.marker for style in STYLES],
         }
-        self.tables.object = tables(scene, self._found, len(self.paths) - 1)
-        self.start.answer()
+        self.tables.object = tables(settings, self._found, len(self.paths) - 1)
+        self.point.acknowledge()
 
 
-def tables(scene: Scene, found: Arrows, meta_steps: int) -> str:
-    """The readings beside the figure, as HTML: costs, lengths and angles."""
-    labels = {n: f"{theme.swatch(theme.ALGORITHM_COLOURS[n])}{TITLES[n]}" for n in NAMES}
-    rows = []
-    for name, gradient, loss in zip(NAMES, found.gradients, found.losses, strict=True):
-        cost = mathematics.cost(name, scene.steps, found.products)
-        cells = (
-            _number(loss, 3), _number(np.linalg.norm(gradient), 3), cost.gradients,
-            cost.products, f"{cost.kept:g}",
+def tables(settings: Settings, found: MetaGradients, meta_steps: int) -> str:
+    """The numbers beside the figure, as HTML: costs, lengths and angles."""
+    costs = []
+    for name, style, gradient, loss in zip(
+        NAMES, STYLES, found.gradients, found.losses, strict=True
+    ):
+        cost = mathematics.cost(name, settings.steps, found.products)
+        costs.append(
+            (
+                style.label, number(loss, ".3f", "–"), number(np.linalg.norm(gradient), ".3f", "–"),
+                str(cost.gradients), str(cost.products), f"{cost.stored:g}",
+            )
         )  # fmt: skip
-        body = "".join(f"<td>{cell}</td>" for cell in cells)
-        rows.append(f"<tr><th>{labels[name]}</th>{body}</tr>")
-    heads = ("query loss", "length", "gradients", "products", "kept")
-    head = "".join(f"<th>{text}</th>" for text in heads)
-    costs = (
-        f"<table><caption>After {meta_steps} meta-steps</caption>"
-        f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-    )
-    turned = mathematics.angles(found.gradients)
-    rows = []
-    for i, name in enumerate(NAMES[:-1]):
-        cells = "".join(
-            f"<td>{_number(turned[i, j], 0)}{'°' if np.isfinite(turned[i, j]) else ''}</td>"
-            if j > i
-            else "<td></td>"
-            for j in range(1, len(NAMES))
+    angles = mathematics.angles(found.gradients)
+    between = [
+        (style.label, *[""] * i, *(_angle(value) for value in angles[i, i + 1 :]))
+        for i, style in enumerate(STYLES[:-1])
+    ]
+    return (
+        common.table(
+            costs,
+            head=("", "query loss", "length", "gradients", "products", "stored"),
+            caption=f"After {meta_steps} meta-steps",
         )
-        rows.append(f"<tr><th>{labels[name]}</th>{cells}</tr>")
-    head = "".join(f"<th>{TITLES[name]}</th>" for name in NAMES[1:])
-    between = (
-        f'<table style="margin-top:0.9rem"><caption>Angles between the directions</caption>'
-        f"<thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        + common.table(
+            between,
+            head=("", *(style.title for style in STYLES[1:])),
+            caption="Angles between the directions",
+            style="margin-top:0.9rem",
+        )
+        + '<p style="margin-top:0.6rem">'
+        f"iMAML's verdict on itself: {common.verdict(found.codes)}</p>"
     )
-    bad = sorted({results.label(int(code)).replace("_", " ") for code in found.codes if code})
-    verdict = (
-        f'<span class="bad">{", ".join(bad)}</span>' if bad else '<span class="good">ok</span>'
-    )
-    return f"{costs}{between}<p style='margin-top:0.6rem'>iMAML's verdict on itself: {verdict}</p>"
 
 
-def _number(value: Any, digits: int) -> str:
-    return f"{float(value):.{digits}f}" if np.isfinite(value) else "–"
+def _angle(degrees: float) -> str:
+    return f"{degrees:.0f}°" if np.isfinite(degrees) else "–"
 
 
 ROOM = Room("arrows", "Four arrows", LEAD, build, NOTES, CODE, height=620)

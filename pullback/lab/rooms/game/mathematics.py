@@ -1,10 +1,11 @@
-"""The few-shot game: who plays, what a drawing looks like to a network, and what it answers."""
+"""The few-shot game: who plays, what a network sees of a drawing, and what it answers."""
 
 import functools
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -17,34 +18,35 @@ from pullback.core import results
 from pullback.core.errors import InputError, NumericalError
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
-from pullback.lab.background import Shelf
-from pullback.lab.rooms.runs.run_reading import Reading
+from pullback.lab.background import Progress
+from pullback.lab.result_cache import ResultCache
+from pullback.lab.run_summaries import RunSummary
 from pullback.meta import training
-from pullback.models import Conv4, cross_entropy
+from pullback.models import cross_entropy
 from pullback.runs import build, checkpoint
 from pullback.runs.config import RunConfig, resolve
 from pullback.runs.folder import Run
 from pullback.solvers import LBFGS
-from pullback.tasks import ImageSet, load_glyphs
-from pullback.tasks.images import SIDE, shrink
+from pullback.tasks import ClassSet, load_glyphs
+from pullback.tasks.images import DRAWING, SIDE, shrink
 
 CLASSES = 5
-PENS = {"glyphs": 3.0, "omniglot": 1.6}
-"""How wide a stroke is in each data set, in pixels of 28: twice the ink over its outline."""
+STROKE_WIDTHS = {"glyphs": 3.0, "omniglot": 1.6}
+"""The stroke width of each data set in pixels of 28, measured as twice the ink over its outline."""
 
-SMALL = {
+SMALL_MODEL = {
     "data": {"dataset": "glyphs", "queries": 5},
     "model": {"width": 16, "groups": 4},
     "algorithm": {"name": "imaml", "inner_steps": 8},
     "training": {"steps": 300, "tasks_per_step": 4, "learning_rate": 4e-3},
 }
-"""The model that is trained here where no run is given, as ``pullback train`` takes settings."""
+"""The settings of the model that is trained where no run is given."""
 
-_FINE = 8
-_MOST_POINTS = 4000
+_OVERSAMPLING = 8
+_MAX_POINTS = 4000
 # The longer side of the median character of both data sets, in pixels of 28.
-_LONGEST = 19.0
-_MOST_ENLARGED = 2.5
+_CHARACTER_SIZE = 19.0
+_MAX_SCALE = 2.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,7 +54,7 @@ class Player:
     """A meta-trained network that plays.
 
     Args:
-        title: what a person reads.
+        title: what the page calls it.
         config: how it was trained.
         theta: its initialisation.
         images: characters to draw rounds from, none of which it was trained on.
@@ -62,7 +64,7 @@ class Player:
     title: str
     config: RunConfig
     theta: Any
-    images: ImageSet
+    images: ClassSet
     facts: dict[str, Any]
 
     @property
@@ -71,47 +73,45 @@ class Player:
         return min(CLASSES, self.config.data.ways or CLASSES)
 
     @property
-    def pen(self) -> float:
-        """How wide its data set's strokes are, in pixels of 28."""
-        return PENS.get(self.config.data.dataset, 2.2)
+    def stroke_width(self) -> float:
+        """The stroke width of its data set, in pixels of 28."""
+        return STROKE_WIDTHS.get(self.config.data.dataset, 2.2)
 
 
-def small_config(given: Any = None) -> RunConfig:
+def small_config() -> RunConfig:
     """The settings of the small model."""
-    return resolve(SMALL if given is None else given)
+    return resolve(SMALL_MODEL)
 
 
 def train_small(
-    tell: Callable[[int, float], None],
-    config: RunConfig,
-    cache_dir: str | None = None,
+    progress: Progress, config: RunConfig, cache_dir: Path | str | None = None
 ) -> Player:
-    """Meta-train the small model on glyphs, or find it where it was kept.
+    """Meta-train the small model on glyphs, or read it from the cache.
 
     Args:
-        tell: gets the meta-steps done and the seconds since the start, again and again; what it
-            raises ends the training.
-        config: its settings.
+        progress: gets the meta-steps done and the seconds since the start, again and again; what
+            it raises ends the training.
+        config: the settings, as of :func:`small_config`.
         cache_dir: folder of the cache; None for the user's.
 
     Returns:
-        The player; its facts are ``seconds``, ``steps``, ``accuracy`` on unseen classes and its
-        95 % ``interval``, and ``fresh``.
+        The player. Its facts are ``seconds``, ``steps``, ``accuracy`` on unseen classes with its
+        95 % ``interval``, and whether it is ``fresh``, that is not from the cache.
     """
     images = load_glyphs(cache_dir=cache_dir)
-    built = build.build(config, images=images)
-    place = Shelf("game", config.to_dict(), built.params, cache_dir)
-    kept = place.get()
-    if kept is None:
+    built = build.build(config, data=images)
+    cache = ResultCache("game", config.to_dict(), built.params, cache_dir)
+    trained = cache.get()
+    if trained is None:
         began = time.perf_counter()
-        tell(0, 0.0)
+        progress(0, 0.0)
         settings = config.training
         key = jax.random.key(settings.seed)
-        # Nobody looks at the certificate here, and it takes time to compile.
+        # The certificate is not shown here, and it takes time to compile.
         algorithm = imaml(
             built.loss,
             strength=config.algorithm.strength,
-            solver=LBFGS(config.algorithm.inner_steps),
+            solver=LBFGS(config.algorithm.inner_steps or 16),
             certify=None,
         )
         result = training.train(
@@ -122,36 +122,36 @@ def train_small(
             key=jax.random.fold_in(key, build.TRAIN),
             tasks_per_step=settings.tasks_per_step,
             optimizer=built.optimizer,
-            on_block=lambda state, _: tell(int(state.step), time.perf_counter() - began),
+            on_block=lambda state, _: progress(int(state.step), time.perf_counter() - began),
             block_seconds=0.5,
         )
-        scores = build.evaluate_theta(built, result.theta, built.tasks("test"), count=100, seed=0)
+        scores = built.evaluate(result.theta, built.tasks("test"), count=100, seed=0)
         facts = {"seconds": time.perf_counter() - began, "steps": settings.steps}
         facts |= {"accuracy": scores.mean, "interval": scores.interval}
-        kept = place.put(result.theta, facts)
+        trained = cache.put(result.theta, facts)
     assert built.split is not None
     unseen = images.select(built.split.test)
-    facts = kept.facts | {"fresh": kept.fresh}
-    return Player("a small model trained here", config, kept.arrays, unseen, facts)
+    facts = trained.facts | {"fresh": trained.fresh}
+    return Player("a small model trained here", config, trained.arrays, unseen, facts)
 
 
-def usable(readings: Sequence[Reading]) -> list[Reading]:
-    """The runs that can play: whole ones on images, with a checkpoint."""
+def playable(runs: Sequence[RunSummary]) -> list[RunSummary]:
+    """The runs that can play: readable ones on images, with a checkpoint."""
     return [
-        reading
-        for reading in readings
-        if not reading.trouble
-        and reading.config is not None
-        and reading.config.data.ways is not None
-        and checkpoint.steps(reading.folder / "checkpoints")
+        run
+        for run in runs
+        if not run.error
+        and run.config is not None
+        and run.config.data.ways is not None
+        and checkpoint.steps(run.folder / "checkpoints")
     ]
 
 
-def load_run(reading: Reading, cache_dir: str | None = None) -> Player:
+def load_run(summary: RunSummary, cache_dir: Path | str | None = None) -> Player:
     """A run's best checkpoint as a player.
 
     Args:
-        reading: one of :func:`usable`.
+        summary: one of :func:`playable`.
         cache_dir: folder of the glyphs' cache; None for the user's.
 
     Returns:
@@ -160,41 +160,43 @@ def load_run(reading: Reading, cache_dir: str | None = None) -> Player:
     Raises:
         InputError: if the run or its checkpoint cannot be read.
     """
-    run = Run.open(reading.folder)
-    built = build.assemble(run.config, run.split, None)
-    if not isinstance(built.model, Conv4):
-        raise InputError(f"The run {reading.name!r} is not on images", allowed="runs on images")
+    run = Run.open(summary.folder)
+    built = build.reopen(run)
+    if built.summary.inputs != DRAWING:
+        raise InputError(
+            f"The run {summary.name!r} is not on drawn characters", allowed="runs on 28×28 drawings"
+        )
     step = checkpoint.find(run.checkpoints, "best")
     theta = checkpoint.restore(run.checkpoints, built.fresh_state(), step).theta
     images = load_glyphs(cache_dir=cache_dir)
     if run.config.data.dataset == images.name and run.split is not None:
         images = images.select(run.split.test)
-    return Player(reading.name, run.config, theta, images, {"step": step})
+    return Player(summary.name, run.config, theta, images, {"step": step})
 
 
-def ink(strokes: Sequence[Any], pen: float) -> UInt8[np.ndarray, "28 28"]:
-    """A drawing as the data sets have it: centred, as large and as thick as theirs.
+def rasterise(strokes: Sequence[Any], width: float) -> UInt8[np.ndarray, "28 28"]:
+    """A drawing as a picture like those of the data sets: centred, and of their size.
 
     Args:
         strokes: lists of points (x, y) from 0 to 1, y downward; anything else in them is left out.
-        pen: width of a stroke in pixels of the result.
+        width: of a stroke, in pixels of the result.
 
     Returns:
         Grey values, 255 = ink; all 0 without a stroke.
     """
     from PIL import Image, ImageDraw
 
-    lines = [line for line in map(_points, strokes[:_MOST_POINTS]) if len(line)]
+    lines = [line for line in map(_points, strokes[:_MAX_POINTS]) if len(line)]
     if not lines:
         return np.zeros((SIDE, SIDE), np.uint8)
     everything = np.concatenate(lines)
     low, high = everything.min(0), everything.max(0)
     longest = float(np.max(high - low))
-    # A dot is to stay a dot.
-    scale = min((_LONGEST - pen) / (SIDE * longest), _MOST_ENLARGED) if longest > 0 else 1.0
-    side = _FINE * SIDE
+    # Not enlarged without limit, so that a dot stays a dot.
+    scale = min((_CHARACTER_SIZE - width) / (SIDE * longest), _MAX_SCALE) if longest > 0 else 1.0
+    side = _OVERSAMPLING * SIDE
     sheet = Image.new("L", (side, side))
-    brush, radius = ImageDraw.Draw(sheet), 0.5 * pen * _FINE
+    brush, radius = ImageDraw.Draw(sheet), 0.5 * width * _OVERSAMPLING
     for line in lines:
         places = side * (0.5 + scale * (line - (low + high) / 2))
         if len(places) > 1:
@@ -205,11 +207,11 @@ def ink(strokes: Sequence[Any], pen: float) -> UInt8[np.ndarray, "28 28"]:
 
 
 def _points(stroke: Any) -> Float[np.ndarray, "n 2"]:
-    """What of a stroke is points, inside the canvas."""
+    """The points of a stroke, moved into the square; what is no point is left out."""
     if not isinstance(stroke, list | tuple):
         return np.zeros((0, 2))
     kept = []
-    for point in stroke[:_MOST_POINTS]:
+    for point in stroke[:_MAX_POINTS]:
         try:
             x, y = (float(value) for value in point)
         except (TypeError, ValueError, OverflowError):
@@ -220,12 +222,12 @@ def _points(stroke: Any) -> Float[np.ndarray, "n 2"]:
 
 
 class Round(NamedTuple):
-    """One round: an example of each class, a query, and which class it is of.
+    """One round: an example of each class, and a query.
 
     Args:
         support: the examples.
         query: the picture to name.
-        label: its class.
+        label: the query's class.
     """
 
     support: UInt8[np.ndarray, "classes 28 28"]
@@ -233,8 +235,8 @@ class Round(NamedTuple):
     label: int
 
 
-def draw_round(images: ImageSet, classes: int, seed: Sequence[int]) -> Round:
-    """Classes of one script where it has enough of them, which makes a round harder.
+def draw_round(images: ClassSet, classes: int, seed: Sequence[int]) -> Round:
+    """A round, as far as possible with classes of one script, which makes it harder.
 
     Args:
         images: to draw from.
@@ -251,18 +253,18 @@ def draw_round(images: ImageSet, classes: int, seed: Sequence[int]) -> Round:
     rows = np.concatenate([rng.permutation(near), rng.permutation(far)])[:classes]
     rows = rng.permutation(rows)
     label = int(rng.integers(classes))
-    examples = [rng.choice(images.images.shape[1], 2, replace=False) for _ in rows]
-    support = np.stack([images.images[r, e[0]] for r, e in zip(rows, examples, strict=True)])
-    return Round(support, images.images[rows[label], examples[label][1]], label)
+    drawings = [images.of_class(int(row))[..., 0] for row in rows]
+    chosen = [each[rng.choice(len(each), 2, replace=False)] for each in drawings]
+    return Round(np.stack([pair[0] for pair in chosen]), chosen[label][1], label)
 
 
 class Answer(NamedTuple):
-    """What a player says.
+    """What a player answers.
 
     Args:
         probabilities: of each class.
-        residual: relative residual of the inner problem it solved.
-        seconds: how long that took.
+        residual: relative stationarity residual of its inner problem.
+        seconds: how long adapting and answering took.
     """
 
     probabilities: Float[np.ndarray, " classes"]
@@ -272,12 +274,10 @@ class Answer(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def _program(config: RunConfig, classes: int) -> Callable[..., Any]:
-    built = build.assemble(config, None, None)
-    model = built.model
-    assert isinstance(model, Conv4)
+    model = build.assemble(config).model
 
     def apply(params: Params, x: Array) -> Array:
-        # Outputs beyond the classes at hand take no part.
+        # The network may have more outputs than the round has classes.
         return model.apply(params, x)[:, :classes]
 
     algorithm = build.make_algorithm(config, cross_entropy(apply))
@@ -295,7 +295,7 @@ def answer(
     support: UInt8[np.ndarray, "classes 28 28"],
     query: UInt8[np.ndarray, "28 28"],
 ) -> Answer:
-    """Adapt to one example of each class, and say which class the query is of.
+    """Adapt to one example of each class, and classify the query.
 
     Args:
         player: who answers.
@@ -306,7 +306,7 @@ def answer(
         The answer.
 
     Raises:
-        NumericalError: if adaptation left the finite numbers.
+        NumericalError: if adaptation diverged.
     """
     began = time.perf_counter()
     x, q = (jnp.asarray(part, jnp.float32)[..., None] / 255.0 for part in (support, query[None]))

@@ -1,4 +1,4 @@
-"""Room 6. Few-shot game: one example of each class, and then who names the next one?"""
+"""Few-shot game: one example of each class, and then who names the next one?"""
 
 import secrets
 from functools import partial
@@ -9,18 +9,19 @@ import numpy as np
 import panel as pn
 from jaxtyping import UInt8
 
-from pullback.lab import background, theme
-from pullback.lab.pad import Pad, data_url
+from pullback.lab import common
+from pullback.lab.background import run_in_background
+from pullback.lab.common import failure
+from pullback.lab.drawing_pad import DrawingPad, png_data_url
 from pullback.lab.room import Room
 from pullback.lab.rooms.game import mathematics
+from pullback.lab.rooms.game.answer_panel import NAMES, ROUNDS, answer_panel
 from pullback.lab.rooms.game.mathematics import CLASSES, Answer, Player, Round
-from pullback.lab.rooms.game.panel import NAMES, ROUNDS, panel
-from pullback.lab.rooms.runs import run_reading
-from pullback.lab.rooms.runs.run_reading import Reading
+from pullback.lab.run_summaries import RunSummary, read_runs
 from pullback.lab.session import Session
 
 SMALL = "a small model, trained here"
-NOTHING = np.zeros((28, 28), np.uint8)
+BLANK = np.zeros((28, 28), np.uint8)
 
 LEAD = r"""
 Five characters that the network has never seen, **one example of each**. It adapts to the five,
@@ -50,7 +51,7 @@ probabilities = jax.nn.softmax(model.apply(phi, task.query[0]))
 """
 
 
-class Asked(NamedTuple):
+class Question(NamedTuple):
     """What a player is asked."""
 
     player: Player
@@ -58,9 +59,9 @@ class Asked(NamedTuple):
     query: UInt8[np.ndarray, "28 28"]
 
 
-def compute(asked: Asked) -> tuple[Asked, Answer]:
+def compute(question: Question) -> tuple[Question, Answer]:
     """The player's answer."""
-    return asked, mathematics.answer(*asked)
+    return question, mathematics.answer(*question)
 
 
 def build(session: Session) -> Any:
@@ -72,31 +73,31 @@ class _View:
     def __init__(self, session: Session):
         self.session = session
         self.player: Player | None = None
-        self.runs: dict[str, Reading] = {}
+        self.runs: dict[str, RunSummary] = {}
         self.seed = (secrets.randbits(32), 0)
         self.round: Round | None = None
-        self.asked_for: Asked | None = None
+        self.question: Question | None = None
         self.answer: Answer | None = None
         self.guess: int | None = None
         self.score = [0, 0, 0]
         self.choice = pn.widgets.Select(label="Who plays", options=[SMALL], visible=False)
         fit = {"sizing_mode": "fixed", "height": 34}
         self.pick = pn.widgets.Button(label="Pick five for me", width=150, **fit)
-        self.wipe = pn.widgets.Button(label="Clear all", width=100, **fit)
+        self.clear = pn.widgets.Button(label="Clear all", width=100, **fit)
         self.play = pn.widgets.Button(label="Ten rounds against it", width=180, **fit)
-        self.status, self.bars = theme.html(), theme.html()
-        self.pads = [Pad(label=name) for name in NAMES]
-        self.query = Pad(label="Which one is this?")
-        self.images = [NOTHING] * (CLASSES + 1)
+        self.status, self.answer_text = common.html(), common.html()
+        self.pads = [DrawingPad(label=name) for name in NAMES]
+        self.query = DrawingPad(label="Which one is this?")
+        self.images = [BLANK] * (CLASSES + 1)
         self.buttons = [pn.widgets.Button(label=f"It is {n}", visible=False) for n in NAMES]
-        self._load = session.live(mathematics.load_run, self._ready, self._no_player)
-        self._answer = session.live(compute, self._answered, self._no_answer)
-        self._draw = session.live(mathematics.draw_round, self._drawn, self._no_answer)
+        self._load_run = session.updater(mathematics.load_run, self._ready, self._no_player)
+        self._update_answer = session.updater(compute, self._answered, self._no_answer)
+        self._update_round = session.updater(mathematics.draw_round, self._drawn, self._no_answer)
         self._watch()
         self.view = pn.Column(
             self.choice,
             self.status,
-            pn.FlexBox(self.pick, self.wipe, self.play, sizing_mode="stretch_width", margin=0),
+            pn.FlexBox(self.pick, self.clear, self.play, sizing_mode="stretch_width", margin=0),
             self._layout(),
             sizing_mode="stretch_width",
             margin=0,
@@ -116,7 +117,8 @@ class _View:
             margin=(4, 10),
         )
         query = pn.Column(self.query, styles={"flex": "0 1 220px"}, width=220, margin=(4, 10))
-        answer = pn.Column(self.bars, styles={"flex": "1 1 260px", "min-width": "0"}, margin=0)
+        styles = {"flex": "1 1 260px", "min-width": "0"}
+        answer = pn.Column(self.answer_text, styles=styles, margin=0)
         below = pn.FlexBox(query, answer, gap="20px", sizing_mode="stretch_width", margin=0)
         return pn.Column(support, below, sizing_mode="stretch_width", margin=0)
 
@@ -125,23 +127,23 @@ class _View:
             pad.param.watch(partial(self._stroked, place), ["strokes", "cleared"])
         for label, button in enumerate(self.buttons):
             button.on_click(partial(self._guessed, label))
-        self.pick.on_click(lambda _: self._another())
-        self.wipe.on_click(lambda _: self._wiped())
-        self.play.on_click(lambda _: self._next())
+        self.pick.on_click(lambda _: self._pick_examples())
+        self.clear.on_click(lambda _: self._clear())
+        self.play.on_click(lambda _: self._next_round())
         self.choice.param.watch(lambda event: self._chosen(event.new), "value")
 
     # Who plays.
 
     def _begin(self) -> None:
-        self._say("Looking for who plays …")
+        self._show_status("Looking for who plays …")
         if self.session.run is None:
             self._train()
         else:
-            find = self.session.live(run_reading.read_all, self._found, self._not_found)
-            find(self.session.run)
+            find_runs = self.session.updater(read_runs, self._found, self._not_found)
+            find_runs(self.session.run)
 
-    def _found(self, readings: tuple[Reading, ...]) -> None:
-        self.runs = {reading.name: reading for reading in mathematics.usable(readings)}
+    def _found(self, runs: tuple[RunSummary, ...]) -> None:
+        self.runs = {run.name: run for run in mathematics.playable(runs)}
         if not self.runs:
             self._train()
             return
@@ -156,62 +158,64 @@ class _View:
     def _chosen(self, name: str) -> None:
         self.player = None
         if name in self.runs:
-            self._say(f"Reading {escape(name)} …")
-            self._load(self.runs[name])
+            self._show_status(f"Reading {escape(name)} …")
+            self._load_run(self.runs[name])
         else:
             self._train()
 
     def _train(self) -> None:
         config = mathematics.small_config()
         if self.session.document is None:
-            self._say("A small model is trained once the page is alive.")
+            self._show_status("A small model is trained on the live page.")
             return
-        self._say("A small model waits for its training.")
-        background.begin(
+        self._show_status("A small model waits for its training.")
+        run_in_background(
             self.session,
-            lambda tell: mathematics.train_small(tell, config),
-            told=partial(self._told, config.training.steps),
-            done=self._ready,
-            failed=self._no_player,
+            lambda progress: mathematics.train_small(progress, config),
+            on_progress=partial(self._progressed, config.training.steps),
+            on_done=self._ready,
+            on_error=self._no_player,
         )
 
-    def _told(self, steps: int, step: int, seconds: float) -> None:
+    def _progressed(self, steps: int, step: int, seconds: float) -> None:
         what = f"meta-step {step} of {steps}" if step else "compiling"
-        self._say(f"A small model is being trained on glyphs: {what}, {seconds:.0f} s.")
+        self._show_status(f"A small model is being trained on glyphs: {what}, {seconds:.0f} s.")
 
     def _ready(self, player: Player) -> None:
         self.player = player
         for place, pad in enumerate(self.pads):
             pad.visible = place < player.classes
-        self._wiped()
+        self._clear()
         facts = player.facts
         if "accuracy" in facts:
             when = "just now" if facts["fresh"] else "earlier"
-            self._say(
+            self._show_status(
                 f"A small model plays, trained on this machine {when}: {facts['steps']} meta-steps "
                 f"and a test in {facts['seconds']:.0f} s; {100 * facts['accuracy']:.0f} ± "
                 f"{100 * facts['interval']:.0f} % right on classes it has not seen."
             )
         else:
             data = player.config.data
-            self._say(
+            self._show_status(
                 f"{escape(player.title)} plays, from meta-step {facts['step']}: "
                 f"{player.config.algorithm.name} on {data.dataset}, {data.ways} ways."
             )
-        self._another()
+        self._pick_examples()
 
     def _no_player(self, error: Exception) -> None:
-        self._say(f'<span class="bad">It cannot play.</span> {escape(str(error))}')
+        self.status.object = failure("It cannot play.", str(error))
 
-    def _say(self, text: str) -> None:
+    def _show_status(self, text: str) -> None:
         self.status.object = f'<p class="soft">{text}</p>'
 
     # Pictures.
 
-    def _set(self, place: int, image: UInt8[np.ndarray, "28 28"], strokes: Any = None) -> None:
+    def _set_image(
+        self, place: int, image: UInt8[np.ndarray, "28 28"], strokes: Any = None
+    ) -> None:
         pad = [*self.pads, self.query][place]
         self.images[place] = image
-        picture = data_url(image) if image.any() else ""
+        picture = png_data_url(image) if image.any() else ""
         if strokes is None:
             pad.param.update(strokes=[], picture=picture)
         else:
@@ -219,21 +223,22 @@ class _View:
 
     def _stroked(self, place: int, *events: Any) -> None:
         pad = [*self.pads, self.query][place]
-        # A change that Python made leaves the picture as it is.
+        # Strokes that Python set are none of the visitor's, and leave the picture as it is.
         cleared = any(event.name == "cleared" for event in events)
         if self.round is not None or not (pad.strokes or cleared):
             return
-        image = mathematics.ink(pad.strokes, self.player.pen if self.player else 2.5)
-        self._set(place, image, pad.strokes)
+        width = self.player.stroke_width if self.player else 2.5
+        image = mathematics.rasterise(pad.strokes, width)
+        self._set_image(place, image, pad.strokes)
         self._ask()
 
-    def _wiped(self) -> None:
+    def _clear(self) -> None:
         self._leave_rounds()
         for place in range(CLASSES + 1):
-            self._set(place, NOTHING)
+            self._set_image(place, BLANK)
         self._ask()
 
-    def _another(self) -> None:
+    def _pick_examples(self) -> None:
         if self.player is not None:
             self._leave_rounds()
             self._draw_round()
@@ -250,13 +255,13 @@ class _View:
     def _draw_round(self) -> None:
         assert self.player is not None
         self.seed = (self.seed[0], self.seed[1] + 1)
-        self._draw(self.player.images, self.player.classes, self.seed)
+        self._update_round(self.player.images, self.player.classes, self.seed)
 
     def _drawn(self, found: Round) -> None:
-        self.answer = self.asked_for = self.guess = None
+        self.answer = self.question = self.guess = None
         for place, image in enumerate(found.support):
-            self._set(place, image)
-        self._set(CLASSES, found.query if self.in_rounds else NOTHING)
+            self._set_image(place, image)
+        self._set_image(CLASSES, found.query if self.in_rounds else BLANK)
         self.round = found if self.in_rounds else None
         for pad in (*self.pads, self.query):
             pad.fixed = self.in_rounds
@@ -269,7 +274,7 @@ class _View:
 
     in_rounds = False
 
-    def _next(self) -> None:
+    def _next_round(self) -> None:
         if self.player is None:
             return
         if not self.in_rounds or self.score[2] >= ROUNDS:
@@ -286,44 +291,44 @@ class _View:
         self.guess = label
         for button in self.buttons:
             button.disabled = True
-        self._judge()
+        self._count()
 
-    def _judge(self) -> None:
-        """Count a round once both have answered."""
+    def _count(self) -> None:
+        """Add a round to the score once both have answered."""
         if self.round is None or self.guess is None or self.answer is None:
-            self._write()
+            self._show_answer()
             return
         self.score[0] += self.guess == self.round.label
         self.score[1] += int(np.argmax(self.answer.probabilities)) == self.round.label
         self.score[2] += 1
         self.play.label = "Play again" if self.score[2] >= ROUNDS else "Next round"
-        self._write()
+        self._show_answer()
 
     def _ask(self) -> None:
-        self.answer = self.asked_for = None
+        self.answer = self.question = None
         if self.player is not None:
             support = np.stack(self.images[: self.player.classes])
             if support.any(axis=(1, 2)).all() and self.images[CLASSES].any():
-                self.asked_for = Asked(self.player, support, self.images[CLASSES])
-                self._answer(self.asked_for)
-        self._write()
+                self.question = Question(self.player, support, self.images[CLASSES])
+                self._update_answer(self.question)
+        self._show_answer()
 
-    def _answered(self, result: tuple[Asked, Answer]) -> None:
-        asked, answer = result
-        # The pictures may have changed while it was thinking.
-        if asked is not self.asked_for:
+    def _answered(self, result: tuple[Question, Answer]) -> None:
+        question, answer = result
+        # The pictures may have changed in the meantime.
+        if question is not self.question:
             return
         self.answer = answer
-        self._judge()
+        self._count()
 
     def _no_answer(self, error: Exception) -> None:
-        self.bars.object = f'<p><span class="bad">No answer.</span> {escape(str(error))}</p>'
+        self.answer_text.object = failure("No answer.", str(error))
 
-    def _write(self) -> None:
+    def _show_answer(self) -> None:
         missing = [n for n, image in zip(NAMES, self._support(), strict=False) if not image.any()]
-        self.bars.object = panel(
+        self.answer_text.object = answer_panel(
             self.answer, self.round, self.guess, self.score, self.in_rounds, missing,
-            self.asked_for is not None,
+            self.question is not None,
         )  # fmt: skip
 
     def _support(self) -> list[UInt8[np.ndarray, "28 28"]]:

@@ -1,9 +1,9 @@
-"""Inexact meta-gradients: how wrong one is, how wrong it says it is, and where it breaks.
+"""Inexact meta-gradients: their true errors, the estimated ones, and where they break down.
 
-One task over sixteen parameters: a stretched bowl, but for one direction in which the loss has a
-ridge between two valleys, and θ lies near the ridge. Where λ is below the ridge's curvature, an
-inner solver that has not left the ridge yet stands at a point where H + Λ is not positive
-definite.
+One task over sixteen parameters: a quadratic bowl, except in one direction, along which the loss
+has a ridge between two valleys; θ lies near the ridge. If λ is smaller than the ridge's downward
+curvature, H + Λ is not positive definite at the points of the inner path that are still on the
+ridge.
 """
 
 import functools
@@ -24,14 +24,13 @@ from pullback.solvers import GradientDescent, NewtonCG, run
 from pullback.tasks import Task
 
 SIZE = 16
-MOST = 80
-"""The most inner steps."""
+MAX_INNER_STEPS = 80
 
 LINEAR_STEPS = (1, 2, 3, 4, 6, 8, 12, 16)
-"""The numbers of CG steps there are: each is a program of its own."""
+"""The CG steps to choose from: each number is compiled on its own."""
 
 RIDGE = 1.0
-"""How strongly the loss curves downward on the ridge."""
+"""The downward curvature of the loss on the ridge."""
 
 Vector = Float[Array, " n"]
 
@@ -41,18 +40,18 @@ class Terrain(eqx.Module):
 
     Args:
         centre: the middle of the bowl, on the ridge.
-        turn: an orthogonal matrix; its rows are the bowl's axes.
-        spectrum: the curvature along each axis; 0 along the first, which has the ridge.
+        axes: an orthogonal matrix; its rows are the bowl's axes.
+        spectrum: the curvature along each axis; 0 along the first, which leads over the ridge.
     """
 
     centre: Vector
-    turn: Float[Array, "n n"]
+    axes: Float[Array, "n n"]
     spectrum: Vector
 
 
 def loss(params: Vector, batch: Terrain) -> Float[Array, ""]:
     """The loss of sixteen parameters: ``loss(params, batch) -> scalar``."""
-    along = batch.turn @ (params - batch.centre)
+    along = batch.axes @ (params - batch.centre)
     ridge = along[0] ** 2
     return 0.5 * jnp.sum(batch.spectrum * along**2) + RIDGE * (0.25 * ridge**2 - 0.5 * ridge)
 
@@ -61,54 +60,54 @@ def loss(params: Vector, batch: Terrain) -> Float[Array, ""]:
 def task() -> Task:
     """The room's one task; θ is the origin."""
     rng = np.random.default_rng(7)
-    turn, _ = np.linalg.qr(rng.normal(size=(SIZE, SIZE)))
+    axes, _ = np.linalg.qr(rng.normal(size=(SIZE, SIZE)))
     spectrum = np.concatenate([[0.0], np.geomspace(0.2, 12.0, SIZE - 1)])
     along = rng.normal(size=SIZE)
     along[0] = -0.15
-    centre = turn.T @ along
-    shift = 0.4 * turn.T @ rng.normal(size=SIZE)
+    centre = axes.T @ along
+    shift = 0.4 * axes.T @ rng.normal(size=SIZE)
 
     def terrain(place: np.ndarray) -> Terrain:
-        return Terrain(*(jnp.asarray(x, jnp.float32) for x in (place, turn, spectrum)))
+        return Terrain(*(jnp.asarray(x, jnp.float32) for x in (place, axes, spectrum)))
 
     return Task(terrain(centre), terrain(centre + shift))
 
 
-class Judged(NamedTuple):
-    """The meta-gradient after 0, 1, 2, … inner steps, with one number of CG steps.
+class Estimates(NamedTuple):
+    """The computed meta-gradients ĝ after 0, 1, 2, … inner steps, with one number of CG steps.
 
     Args:
-        errors: ‖ĝ − g‖ / ‖g‖ against the true one.
-        sizes: ‖ĝ‖.
-        info: what the library says of each.
+        errors: ‖ĝ − g‖ / ‖g‖, where g is the true meta-gradient.
+        lengths: ‖ĝ‖.
+        info: the library's record of each.
     """
 
     errors: Float[np.ndarray, " k"]
-    sizes: Float[np.ndarray, " k"]
+    lengths: Float[np.ndarray, " k"]
     info: Info
 
 
-class Truth(NamedTuple):
-    """What does not depend on the CG steps.
+class Reference(NamedTuple):
+    """The inner path and the true meta-gradient, which do not depend on the CG steps.
 
     Args:
         path: φ after 0, 1, 2, … inner steps.
         gradient: the true meta-gradient, at the minimum that the path leads to.
-        residuals: relative stationarity along the path.
-        curvatures: the eigenvalues of H + Λ along the path, each row rising.
+        residuals: relative stationarity residuals along the path.
+        eigenvalues: of H + Λ along the path, each row in ascending order.
     """
 
     path: Float[Array, "k n"]
     gradient: Float[Array, " n"]
     residuals: Float[np.ndarray, " k"]
-    curvatures: Float[np.ndarray, "k n"]
+    eigenvalues: Float[np.ndarray, "k n"]
 
 
 @jax.jit
-def _truth(strength: Float[Array, ""], data: Task) -> Any:
+def _reference(strength: Float[Array, ""], data: Task) -> Any:
     theta, key = jnp.zeros(SIZE), jax.random.key(0)
     problem = InnerProblem(loss, data.support, theta, strength)
-    # The step is known only inside the compiled function.
+    # The step size is known only inside the compiled function.
     one = eqx.tree_at(
         lambda s: s.learning_rate,
         GradientDescent(1),
@@ -119,9 +118,9 @@ def _truth(strength: Float[Array, ""], data: Task) -> Any:
         new = run(one, problem, phi, key).phi
         return new, new
 
-    # Plain steps have no memory, so that k of them are one of them k times.
-    far, path = jax.lax.scan(descend, theta, length=4 * MOST)
-    path = jnp.concatenate([theta[None], path[:MOST]])
+    # Plain gradient steps have no state, so that k steps are one step k times.
+    far, path = jax.lax.scan(descend, theta, length=4 * MAX_INNER_STEPS)
+    path = jnp.concatenate([theta[None], path[:MAX_INNER_STEPS]])
     optimum = run(NewtonCG(25, linear_steps=SIZE), problem, far, key).phi
     exact = algorithms.imaml(
         loss,
@@ -132,22 +131,22 @@ def _truth(strength: Float[Array, ""], data: Task) -> Any:
     )
     _, gradient, _ = exact.meta_gradient(theta, data, key)
 
-    def look(phi: Vector) -> tuple[Float[Array, ""], Vector]:
+    def linearise(phi: Vector) -> tuple[Float[Array, ""], Vector]:
         point = implicit.linearise(problem, phi)
         return point.residual(), jnp.linalg.eigvalsh(matrix(point.operator(), phi))
 
-    residuals, curvatures = jax.lax.map(look, path)
-    return path, gradient, residuals, curvatures
+    residuals, eigenvalues = jax.lax.map(linearise, path)
+    return path, gradient, residuals, eigenvalues
 
 
-def truth(strength: float) -> Truth:
+def reference(strength: float) -> Reference:
     """The inner path and the true meta-gradient for one λ."""
-    path, gradient, residuals, curvatures = _truth(jnp.asarray(strength, jnp.float32), task())
-    return Truth(path, gradient, np.asarray(residuals), np.asarray(curvatures))
+    path, gradient, residuals, eigenvalues = _reference(jnp.asarray(strength, jnp.float32), task())
+    return Reference(path, gradient, np.asarray(residuals), np.asarray(eigenvalues))
 
 
 @functools.partial(jax.jit, static_argnames="steps")
-def _judged(
+def _estimates(
     steps: int,
     strength: Float[Array, ""],
     data: Task,
@@ -168,22 +167,27 @@ def _judged(
     return jax.lax.map(at, path)
 
 
-def judged(steps: int, strength: float, known: Truth) -> Judged:
-    """The meta-gradient along the path, and what the library says of it.
+def estimates(steps: int, strength: float, known: Reference) -> Estimates:
+    """The computed meta-gradient at each point of the inner path.
 
     Args:
         steps: CG steps, one of :data:`LINEAR_STEPS`.
         strength: λ.
-        known: from :func:`truth`, of the same λ.
+        known: from :func:`reference`, for the same λ.
 
     Returns:
-        The errors and the records.
+        The true errors, the lengths, and the library's records.
     """
     value = jnp.asarray(strength, jnp.float32)
-    found = _judged(steps, value, task(), known.path, known.gradient)
-    return Judged(*jax.device_get(found))
+    found = _estimates(steps, value, task(), known.path, known.gradient)
+    return Estimates(*jax.device_get(found))
 
 
-def needed(curvatures: Float[np.ndarray, " n"], strength: float) -> float:
-    """The λ above which H + Λ is positive definite at a point, at least zero."""
-    return max(0.0, strength - float(curvatures[0]))
+def sufficient_strength(eigenvalues: Float[np.ndarray, " n"], strength: float) -> float:
+    """The λ above which H + Λ is positive definite at a point; never negative.
+
+    Args:
+        eigenvalues: of H + Λ at that point, in ascending order.
+        strength: the λ in them.
+    """
+    return max(0.0, strength - float(eigenvalues[0]))

@@ -1,4 +1,4 @@
-"""Which optimum? A noisy inner solver on a loss with several, and what its gradients know of that.
+"""Which optimum? A stochastic inner solver on a loss with several minima, and its meta-gradients.
 
 The loss and the solver are those of the study (docs/study.md, :mod:`pullback.study.wells`).
 """
@@ -23,8 +23,8 @@ from pullback.tasks import Task
 RUNS = 200
 """Descents that are shown."""
 
-MANY = 10_000
-"""Descents of the derivative of the expected loss, which two hundred would drown in chance."""
+PAIRS = 10_000
+"""Pairs of descents behind the derivative of the expected loss; with fewer it is too noisy."""
 
 DIFFERENCE = 0.05
 """h of the central difference (J(θ + h) − J(θ − h)) / 2h."""
@@ -35,7 +35,7 @@ TASK = Task(SUPPORT, QUERY)
 _SETTLED = 1e-6
 
 
-class Scene(NamedTuple):
+class Settings(NamedTuple):
     """What the visitor has set.
 
     Args:
@@ -54,13 +54,13 @@ class Scene(NamedTuple):
 
 
 class Well(NamedTuple):
-    """One optimum that runs ended in.
+    """An optimum that descents ended in.
 
     Args:
         phi: φ*.
-        runs: how many ended here.
-        outer: the query loss there.
-        gradient: the implicit gradient there.
+        runs: how many descents ended here.
+        outer: the query loss at φ*.
+        gradient: the implicit gradient at φ*.
     """
 
     phi: float
@@ -69,21 +69,22 @@ class Well(NamedTuple):
     gradient: float
 
 
-class Landings(NamedTuple):
-    """Where the runs ended, and what gradients make of it.
+class Descents(NamedTuple):
+    """Where the descents ended, and their meta-gradients.
 
     Args:
-        scene: what was set.
-        raw: where the noisy steps stopped, one for each run.
-        well: the number in ``wells`` of each run; −1 for those in none, at a saddle.
+        settings: what was set.
+        raw: where the noisy steps of each descent stopped.
+        well: the optimum of each descent as its index in ``wells``; −1 if it settled in
+            none.
         wells: the optima, from left to right.
-        implicit: mean and interval of the implicit gradient over the runs.
-        unrolled: the same through the noisy steps, as MAML does.
-        largest: the largest of those in size.
+        implicit: mean and interval of the implicit gradient over the descents.
+        unrolled: the same of the gradient through the noisy steps, as in MAML.
+        largest: the largest absolute value of the unrolled gradients.
         true: the derivative of the expected query loss, by finite differences.
     """
 
-    scene: Scene
+    settings: Settings
     raw: Float[np.ndarray, " runs"]
     well: Int[np.ndarray, " runs"]
     wells: tuple[Well, ...]
@@ -94,11 +95,11 @@ class Landings(NamedTuple):
 
 
 def problem(theta: Any, strength: Any) -> InnerProblem:
-    """The inner problem: wells, and the pull toward θ."""
+    """The inner problem: the loss with its wells, and the pull toward θ."""
     return InnerProblem(loss, SUPPORT, jnp.asarray(theta), jnp.asarray(strength))
 
 
-def _end(
+def _descend(
     solver: NoisyDescent, theta: Array, strength: Array, key: PRNGKeyArray
 ) -> tuple[Array, Array]:
     given = problem(theta, strength)
@@ -107,11 +108,11 @@ def _end(
 
 
 @eqx.filter_jit
-def _shown(
+def _run(
     solver: NoisyDescent, theta: Array, strength: Array, keys: PRNGKeyArray
 ) -> dict[str, Array]:
     given = problem(theta, strength)
-    raw, polished = jax.vmap(lambda key: _end(solver, theta, strength, key))(keys)
+    raw, polished = jax.vmap(lambda key: _descend(solver, theta, strength, key))(keys)
 
     def implicit(phi: Array) -> Array:
         algorithm = imaml(
@@ -138,42 +139,41 @@ def _shown(
 def _expected(
     solver: NoisyDescent, theta: Array, strength: Array, keys: PRNGKeyArray
 ) -> Float[Array, " runs"]:
-    """One central difference a run, with the same noise on both sides."""
+    """A central difference for each key, with the same noise on both sides."""
 
     def outer(at: Array, key: PRNGKeyArray) -> Array:
-        return loss(_end(solver, at, strength, key)[1], QUERY)
+        return loss(_descend(solver, at, strength, key)[1], QUERY)
 
-    above, below = (jax.vmap(functools.partial(outer, theta + h))(keys) for h in _SIDES)
+    above, below = (
+        jax.vmap(functools.partial(outer, theta + h))(keys) for h in (DIFFERENCE, -DIFFERENCE)
+    )
     return (above - below) / (2 * DIFFERENCE)
 
 
-_SIDES = (DIFFERENCE, -DIFFERENCE)
-
-
-def land(scene: Scene) -> Landings:
-    """Run the noisy solver many times, and differentiate.
+def descend(settings: Settings) -> Descents:
+    """Run the stochastic solver many times, and differentiate.
 
     Args:
-        scene: what is set.
+        settings: what is set.
 
     Returns:
-        Where the runs ended and what the gradients are; numbers that are not finite, as where an
-        optimum is born, are left out of the means.
+        Where the descents ended, and their meta-gradients. What is not finite, as where the
+        curvature H + λ is zero, is left out of the means.
     """
     with jax.enable_x64(True):
-        key = jax.random.key(scene.seed)
-        solver = NoisyDescent(scene.steps, RATE, DECAY, scene.noise)
+        key = jax.random.key(settings.seed)
+        solver = NoisyDescent(settings.steps, RATE, DECAY, settings.noise)
         # As arrays, so that a slider compiles nothing anew.
         solver = jax.tree.map(jnp.asarray, solver)
-        theta, strength = jnp.asarray(scene.theta), jnp.asarray(scene.strength)
-        keys = jax.random.split(key, MANY)
-        found = jax.device_get(_shown(solver, theta, strength, keys[:RUNS]))
+        theta, strength = jnp.asarray(settings.theta), jnp.asarray(settings.strength)
+        keys = jax.random.split(key, PAIRS)
+        found = jax.device_get(_run(solver, theta, strength, keys[:RUNS]))
         true = np.asarray(_expected(solver, theta, strength, keys))
     settled = np.isfinite(found["polished"]) & (np.abs(found["slope"]) < _SETTLED)
     well, wells = _wells(found, settled)
     unrolled = found["unrolled"][np.isfinite(found["unrolled"])]
-    return Landings(
-        scene,
+    return Descents(
+        settings,
         found["raw"],
         well,
         wells,
@@ -194,7 +194,7 @@ def _mean(values: Float[np.ndarray, " n"]) -> dict[str, float]:
 def _wells(
     found: dict[str, np.ndarray], settled: Bool[np.ndarray, " runs"]
 ) -> tuple[Int[np.ndarray, " runs"], tuple[Well, ...]]:
-    """Runs sorted by the optimum they ended in: those closer than any two optima can be."""
+    """Each descent's optimum: ends that are closer than two optima can be are the same one."""
     well = np.full(len(settled), -1)
     wells: list[Well] = []
     order = np.argsort(np.where(settled, found["polished"], np.inf))[: settled.sum()]
@@ -208,11 +208,8 @@ def _wells(
 
 
 def curves(
-    scene: Scene, phi: Float[np.ndarray, " n"]
+    settings: Settings, phi: Float[np.ndarray, " n"]
 ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
     """The support loss, that with the pull, and the query loss, over φ."""
-    support, query = (np.asarray(loss(jnp.asarray(phi), batch)) for batch in TASK_BATCHES)
-    return support, support + 0.5 * scene.strength * (phi - scene.theta) ** 2, query
-
-
-TASK_BATCHES = (SUPPORT, QUERY)
+    support, query = (np.asarray(loss(jnp.asarray(phi), batch)) for batch in (SUPPORT, QUERY))
+    return support, support + 0.5 * settings.strength * (phi - settings.theta) ** 2, query

@@ -1,7 +1,8 @@
-"""The pull: what the first room computes, on two parameters.
+"""The pull: inner solutions over two parameters, and how they depend on θ.
 
-Paths are where a solver evaluated the loss, told to the host by the loss itself, so that they can
-be had from any solver and are what it really did: L-BFGS's rejected trials are among them.
+A path is where a solver evaluated the loss: the loss itself reports each evaluation to the host.
+So any solver has a path, and it is what the solver really did: L-BFGS's rejected trials are among
+its points.
 """
 
 import functools
@@ -30,13 +31,13 @@ SOLVERS = {
     "momentum": "Momentum",
     "newton-cg": "Newton-CG",
 }
-"""The inner solvers of the room, with what a person reads."""
+"""The inner solvers by name, with the text that the page shows."""
 
 STEPS = {"lbfgs": 10, "gradient-descent": 12, "momentum": 12, "newton-cg": 5}
-"""How many steps each takes here."""
+"""The number of steps of each."""
 
 
-class Pulled(NamedTuple):
+class TaskSolution(NamedTuple):
     """One task's inner solution, and how it depends on θ.
 
     Args:
@@ -47,8 +48,8 @@ class Pulled(NamedTuple):
         loss: the support loss at ``phi``.
         pull: the proximal term at ``phi``.
         outer: the query loss at ``phi``.
-        meta_gradient: of the query loss by θ.
-        info: how that was come by.
+        meta_gradient: the derivative of the query loss with respect to θ.
+        info: how the meta-gradient was computed.
     """
 
     path: Float[np.ndarray, "t 2"]
@@ -62,27 +63,27 @@ class Pulled(NamedTuple):
     info: Info
 
 
-class Heard(NamedTuple):
-    """A landscape that tells the host under which number it was evaluated."""
+class RecordedLandscape(NamedTuple):
+    """A landscape, and the number of the path that its evaluations are recorded in."""
 
     landscape: Landscape
     number: Int[Array, ""]
 
 
-_heard: dict[int, list[np.ndarray]] = {}
+_paths: dict[int, list[np.ndarray]] = {}
 _numbers = itertools.count(1)
 _lock = threading.Lock()
 
 
-def _hear(number: Any, params: Any) -> None:
-    points = _heard.get(int(number))
+def _record(number: Any, params: Any) -> None:
+    points = _paths.get(int(number))
     if points is not None:
         points.append(np.array(params))
 
 
-def heard_loss(params: Point, batch: Heard) -> Float[Array, ""]:
-    """The loss, and word of each evaluation to the host."""
-    jax.debug.callback(_hear, batch.number, jax.lax.stop_gradient(params), ordered=True)
+def recorded_loss(params: Point, batch: RecordedLandscape) -> Float[Array, ""]:
+    """The loss, which reports each evaluation to the host."""
+    jax.debug.callback(_record, batch.number, jax.lax.stop_gradient(params), ordered=True)
     return landscapes.loss(params, batch.landscape)
 
 
@@ -91,7 +92,7 @@ def make_solver(name: str, curvature: Float[Array, ""]) -> InnerSolver:
 
     Args:
         name: a name in :data:`SOLVERS`.
-        curvature: the largest of H + Λ at θ, which fixed steps are measured by.
+        curvature: a bound on the eigenvalues of H + Λ at θ, from which a fixed step size follows.
 
     Returns:
         The solver.
@@ -106,15 +107,15 @@ def make_solver(name: str, curvature: Float[Array, ""]) -> InnerSolver:
 
 
 @functools.partial(jax.jit, static_argnames="solver")
-def _adapt(solver: str, theta: Point, strength: Point, task: Task, number: Int[Array, ""]) -> Point:
+def _solve(solver: str, theta: Point, strength: Point, task: Task, number: Int[Array, ""]) -> Point:
     hessian = jax.hessian(landscapes.loss)(theta, task.support)
     # The sum of a row bounds the largest eigenvalue.
     curvature = jnp.max(jnp.sum(jnp.abs(hessian + jnp.diag(strength)), axis=1))
-    problem = InnerProblem(heard_loss, Heard(task.support, number), theta, strength)
+    problem = InnerProblem(recorded_loss, RecordedLandscape(task.support, number), theta, strength)
     return run(make_solver(solver, curvature), problem, theta, jax.random.key(0)).phi
 
 
-# What follows the inner solver is the same for all of them, and so is compiled once.
+# Apart from the solvers, of which each is compiled on its own: this is the same for all of them.
 @jax.jit
 def _differentiate(phi: Point, theta: Point, strength: Point, task: Task) -> Any:
     key = jax.random.key(0)
@@ -129,9 +130,9 @@ def _differentiate(phi: Point, theta: Point, strength: Point, task: Task) -> Any
     return optimum, jacobian, support, problem.value(phi) - support, outer, gradient, info
 
 
-def pull(
+def solve_task(
     solver: str, theta: Float[np.ndarray, "2"], strength: Float[np.ndarray, "2"], task: Task
-) -> Pulled:
+) -> TaskSolution:
     """Solve one task's inner problem, and differentiate the solution.
 
     Args:
@@ -141,20 +142,20 @@ def pull(
         task: from :func:`pullback.lab.landscapes.tasks`.
 
     Returns:
-        What was found.
+        The solution and its derivatives.
     """
-    start, pulls = jnp.asarray(theta, jnp.float32), jnp.asarray(strength, jnp.float32)
+    start, diagonal = jnp.asarray(theta, jnp.float32), jnp.asarray(strength, jnp.float32)
     with _lock:
         number = next(_numbers)
-    points = _heard[number] = []
+    points = _paths[number] = []
     try:
-        phi = _adapt(solver, start, pulls, task, jnp.asarray(number))
-        found = jax.device_get(_differentiate(phi, start, pulls, task))
+        phi = _solve(solver, start, diagonal, task, jnp.asarray(number))
+        found = jax.device_get(_differentiate(phi, start, diagonal, task))
     finally:
-        del _heard[number]
-    optimum, jacobian, support, pulled, outer, gradient, info = found
+        del _paths[number]
+    optimum, jacobian, support, proximal, outer, gradient, info = found
     phi = np.asarray(phi)
     path = np.stack([*points, phi])
-    return Pulled(
-        path, phi, optimum, jacobian, float(support), float(pulled), float(outer), gradient, info
+    return TaskSolution(
+        path, phi, optimum, jacobian, float(support), float(proximal), float(outer), gradient, info
     )

@@ -1,28 +1,29 @@
-"""Room 1. The pull: two tasks, one θ, and the springs between them."""
+"""The pull: two tasks, one θ, and how strongly each solution is pulled toward it."""
 
 import functools
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import panel as pn
-from bokeh.models import ColumnDataSource, Label
+from bokeh.models import Label
 from jaxtyping import Float
 
-from pullback.core import results
-from pullback.lab import landscapes, shapes, theme
-from pullback.lab.drag import DragPoint
+from pullback.lab import common, landscapes
+from pullback.lab.common import Line, Lines, number
+from pullback.lab.drag import CoordinateInputs, DragPoint
 from pullback.lab.landscapes import REACH
 from pullback.lab.room import Room
 from pullback.lab.rooms.pull import mathematics
+from pullback.lab.rooms.pull.mathematics import TaskSolution
 from pullback.lab.session import Session
 
-COLOURS = (theme.BLUE, theme.VERMILLION)
+COLOURS = (common.BLUE, common.VERMILLION)
 START = (-0.1, -1.2)
 BOTH = -1
 EMPTY = (np.zeros(0), np.zeros(0))
-NOTHING = (EMPTY, EMPTY)
 RADIUS = 0.35
-"""Of the small circle about θ whose images the Jacobians draw."""
+"""Of the small circle about θ that is drawn again at each φ* as the Jacobian maps it."""
 
 LEAD = r"""
 Each task has a loss $L_i$ on its support set, here over two parameters so that all of it can be
@@ -69,8 +70,8 @@ outer, gradient, info = algorithm.meta_gradient(theta, task, jax.random.key(0))
 """
 
 
-class Scene(NamedTuple):
-    """What the visitor has set."""
+class Settings(NamedTuple):
+    """What the visitor has set: ``whose`` task's surfaces are shown, or those of both."""
 
     kind: str
     solver: str
@@ -80,59 +81,73 @@ class Scene(NamedTuple):
     whose: int = BOTH
 
 
-class Frame(NamedTuple):
-    """What one scene looks like."""
-
-    scene: Scene
-    tasks: tuple[mathematics.Pulled, ...]
-    contours: dict[str, "Curves"]
+Curve = tuple[np.ndarray, np.ndarray]
+Contours = dict[str, tuple[Curve, ...]]
+"""For each surface the contour lines of each task, as one curve."""
 
 
-def compute(scene: Scene) -> Frame:
-    """Everything that the room shows, from what the visitor has set."""
-    tasks = landscapes.tasks(scene.kind)
-    theta = np.asarray(scene.theta, np.float32)
-    strength = np.asarray(scene.strength, np.float32)
-    pulled = tuple(mathematics.pull(scene.solver, theta, strength, task) for task in tasks)
-    return Frame(scene, pulled, _contours(scene))
+class Computed(NamedTuple):
+    """What the room shows for one choice of settings."""
+
+    settings: Settings
+    solutions: tuple[TaskSolution, ...]
+    contours: Contours
 
 
-Curves = tuple[tuple[np.ndarray, np.ndarray], ...]
+def compute(settings: Settings) -> Computed:
+    """Everything that the room shows."""
+    theta = np.asarray(settings.theta, np.float32)
+    strength = np.asarray(settings.strength, np.float32)
+    solutions = tuple(
+        mathematics.solve_task(settings.solver, theta, strength, task)
+        for task in landscapes.tasks(settings.kind)
+    )
+    return Computed(settings, solutions, _contours(settings, theta, strength))
 
 
-def _contours(scene: Scene) -> dict[str, Curves]:
-    """The contour lines that are switched on; one set of them is drawn for the pull of both."""
-    theta = np.asarray(scene.theta, np.float32)
-    strength = np.asarray(scene.strength, np.float32)
-    lines: dict[str, Curves] = {"loss": NOTHING, "pull": NOTHING, "sum": NOTHING}
+def _contours(
+    settings: Settings, theta: Float[np.ndarray, "2"], strength: Float[np.ndarray, "2"]
+) -> Contours:
+    """The contour lines that are switched on. Those of the pull are the same for both tasks."""
+    contours: Contours = dict.fromkeys(("loss", "pull", "sum"), (EMPTY, EMPTY))
 
-    def only(curves: Curves) -> Curves:
-        return tuple(curve if scene.whose in (BOTH, n) else EMPTY for n, curve in enumerate(curves))
+    def chosen(curves: Iterable[Curve]) -> tuple[Curve, ...]:
+        return tuple(
+            curve if settings.whose in (BOTH, task) else EMPTY for task, curve in enumerate(curves)
+        )
 
-    if "loss" in scene.surfaces:
-        lines["loss"] = only(_loss_contours(scene.kind))
-    if {"pull", "sum"} & set(scene.surfaces):
+    if "loss" in settings.surfaces:
+        contours["loss"] = chosen(_loss_contours(settings.kind))
+    if {"pull", "sum"} & set(settings.surfaces):
         axis = landscapes.grid()
-        found = [
+        surfaces = [
             tuple(map(np.asarray, landscapes.surface(axis, task.support, theta, strength)))
-            for task in landscapes.tasks(scene.kind)
+            for task in landscapes.tasks(settings.kind)
         ]
-        if "pull" in scene.surfaces:
-            lines["pull"] = (_lines(axis, found[0][1]), EMPTY)
-        if "sum" in scene.surfaces:
-            lines["sum"] = only(tuple(_lines(axis, loss + pull) for loss, pull in found))
-    return lines
+        if "pull" in settings.surfaces:
+            contours["pull"] = (_lines(axis, surfaces[0][1]), EMPTY)
+        if "sum" in settings.surfaces:
+            contours["sum"] = chosen(_lines(axis, loss + pull) for loss, pull in surfaces)
+    return contours
 
 
 @functools.cache
-def _loss_contours(kind: str) -> Curves:
+def _loss_contours(kind: str) -> tuple[Curve, ...]:
     axis, zero = landscapes.grid(), np.zeros(2, np.float32)
     surfaces = [landscapes.surface(axis, t.support, zero, zero) for t in landscapes.tasks(kind)]
     return tuple(_lines(axis, np.asarray(loss)) for loss, _ in surfaces)
 
 
-def _lines(axis: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return landscapes.contours(axis, values, landscapes.heights(values))
+def _lines(axis: np.ndarray, values: np.ndarray) -> Curve:
+    return landscapes.contours(axis, values, landscapes.contour_levels(values))
+
+
+def same_pull(
+    theta: Float[np.ndarray, "2"], point: Float[np.ndarray, "2"], strength: Float[np.ndarray, "2"]
+) -> Float[np.ndarray, "n 2"]:
+    """The curve of all points with the same proximal term as ``point``: a circle or an ellipse."""
+    size = float(np.sqrt(np.sum(strength * (point - theta) ** 2)))
+    return common.ellipse(theta, np.diag(1 / np.sqrt(strength)), size, points=73)
 
 
 def build(session: Session) -> Any:
@@ -142,7 +157,7 @@ def build(session: Session) -> Any:
 
 class _View:
     def __init__(self, session: Session):
-        self.plot = theme.figure(
+        self.plot = common.figure(
             height=None,
             name="pull-figure",
             label="Contours of two tasks' losses over two parameters, with θ and both optima",
@@ -171,229 +186,165 @@ class _View:
         self.whose = pn.widgets.Select(
             label="Surfaces of", options={"both tasks": BOTH, "task 1": 0, "task 2": 1}
         )
-        number: dict[str, Any] = {"start": -REACH, "end": REACH, "step": 0.1, "width": 90}
-        self.numbers = [
-            pn.widgets.FloatInput(label=name, value=value, **number)
-            for name, value in zip(("θ₁", "θ₂"), START, strict=True)
-        ]
-        self.table = theme.html()
+        self.inputs = CoordinateInputs(("θ₁", "θ₂"), START, REACH, self._typed)
+        self.table = common.html()
         self._draw()
-        self.theta = DragPoint(self.plot, "pull-theta", START, self._moved)
-        self._live = session.live(compute, self._show, self._failed)
+        self.point = DragPoint(self.plot, "pull-theta", START, self._dragged)
+        self._update = session.updater(compute, self._show, self._failed)
         for widget in (self.kind, self.solver, self.first, self.second, self.surfaces, self.whose):
-            widget.param.watch(self._changed, "value")
+            widget.param.watch(lambda _: self._ask(), "value")
         self.diagonal.param.watch(self._split, "value")
-        for widget in self.numbers:
-            widget.param.watch(self._typed, "value")
-        self._place = START
-        self._following = False
-        self._sent: dict[str, Any] = {}
-        self.view = theme.beside(
+        self._theta = START
+        self._sent: dict[str, Curve] = {}
+        self.view = common.beside(
             self.plot,
             pn.Row(self.kind, self.solver, margin=0),
             self.first,
             self.diagonal,
             self.second,
             self.surfaces,
-            pn.Row(self.whose, *self.numbers, margin=0),
+            pn.Row(self.whose, *self.inputs.widgets, margin=0),
             self.table,
         )
-        self._changed()
+        self._ask()
 
     def _draw(self) -> None:
-        self.lines = {}
-        for name, dash, width in (("loss", "solid", 1.0), ("sum", "dashed", 1.4)):
-            self.lines[name] = [ColumnDataSource({"x": [], "y": []}) for _ in COLOURS]
-            for source, colour in zip(self.lines[name], COLOURS, strict=True):
-                self.plot.line(
-                    "x",
-                    "y",
-                    source=source,
-                    color=colour,
-                    alpha=0.7,
-                    line_dash=dash,
-                    line_width=width,
-                )
-        self.lines["pull"] = [ColumnDataSource({"x": [], "y": []})]
-        self.plot.line(
-            "x",
-            "y",
-            source=self.lines["pull"][0],
-            color=theme.GREY,
-            line_dash="dotted",
-            line_width=1.2,
-        )
-        self.curves = ColumnDataSource({"xs": [], "ys": [], "colour": [], "dash": [], "width": []})
-        self.plot.multi_line(
-            "xs",
-            "ys",
-            source=self.curves,
-            line_color="colour",
-            line_dash="dash",
-            line_width="width",
-        )
-        self.points = ColumnDataSource(
-            {"x": [], "y": [], "colour": [], "marker": [], "size": []}, name="pull-points"
-        )
+        looks = {
+            "loss": (COLOURS, {"alpha": 0.7, "line_dash": "solid", "line_width": 1.0}),
+            "sum": (COLOURS, {"alpha": 0.7, "line_dash": "dashed", "line_width": 1.4}),
+            "pull": ((common.GREY,), {"line_dash": "dotted", "line_width": 1.2}),
+        }
+        self.contours = {}
+        for name, (colours, style) in looks.items():
+            self.contours[name] = [common.empty_source("x", "y") for _ in colours]
+            for source, colour in zip(self.contours[name], colours, strict=True):
+                self.plot.line("x", "y", source=source, color=colour, **style)
+        self.lines = Lines(self.plot)
+        self.points = common.empty_source("x", "y", "colour", "marker", "size", name="pull-points")
         self.plot.scatter(
-            "x",
-            "y",
-            source=self.points,
-            marker="marker",
-            size="size",
-            line_color="colour",
-            fill_color="colour",
-            fill_alpha=0.25,
-            line_width=2,
-        )
-        self.texts = ColumnDataSource({"x": [], "y": [], "text": [], "colour": []})
+            "x", "y", source=self.points, marker="marker", size="size", line_color="colour",
+            fill_color="colour", fill_alpha=0.25, line_width=2,
+        )  # fmt: skip
+        self.texts = common.empty_source("x", "y", "text", "colour")
         self.plot.text(
-            "x",
-            "y",
-            "text",
-            source=self.texts,
-            text_color="colour",
-            text_font_size="16px",
-            text_font_style="bold",
-            x_offset=9,
-            y_offset=-9,
-        )
+            "x", "y", "text", source=self.texts, text_color="colour", text_font_size="16px",
+            text_font_style="bold", x_offset=9, y_offset=-9,
+        )  # fmt: skip
         self.message = Label(x=10, y=10, x_units="screen", y_units="screen", text="")
         self.plot.add_layout(self.message)
 
-    def _moved(self, x: float, y: float) -> None:
-        self._place = (x, y)
-        self._live(self._scene())
+    def _dragged(self, x: float, y: float) -> None:
+        self._theta = (x, y)
+        self._ask()
 
-    def _typed(self, _: Any) -> None:
-        if not self._following:
-            x, y = (widget.value for widget in self.numbers)
-            self._place = (float(x or 0.0), float(y or 0.0))
-            self.theta.move(*self._place)
-            self._live(self._scene())
-
-    def _changed(self, *_: Any) -> None:
-        self._live(self._scene())
+    def _typed(self, x: float, y: float) -> None:
+        self._theta = (x, y)
+        self.point.move_to(x, y)
+        self._ask()
 
     def _split(self, _: Any) -> None:
         self.second.visible = self.diagonal.value
         self.first.label = "log₁₀ λ₁" if self.diagonal.value else "log₁₀ λ"
-        self._changed()
+        self._ask()
 
-    def _scene(self) -> Scene:
+    def _ask(self) -> None:
         first = 10.0**self.first.value
         second = 10.0**self.second.value if self.diagonal.value else first
-        return Scene(
-            self.kind.value,
-            self.solver.value,
-            self._place,
-            (first, second),
-            tuple(self.surfaces.value),
-            self.whose.value,
-        )
+        self._update(
+            Settings(
+                self.kind.value, self.solver.value, self._theta, (first, second),
+                tuple(self.surfaces.value), self.whose.value,
+            )
+        )  # fmt: skip
 
     def _failed(self, error: Exception) -> None:
         self.message.text = f"This could not be computed: {error}"
-        self.theta.answer()
+        self.point.acknowledge()
 
-    def _show(self, frame: Frame) -> None:
-        theta = np.asarray(frame.scene.theta)
-        for name, sources in self.lines.items():
-            for source, curve in zip(sources, frame.contours[name], strict=False):
-                # What has not changed since the last frame is not sent again.
+    def _show(self, computed: Computed) -> None:
+        gradient = np.mean([found.meta_gradient for found in computed.solutions], axis=0)
+        self._show_contours(computed.contours)
+        self._show_lines(computed, gradient)
+        self._show_points(computed)
+        if self.message.text:
+            self.message.text = ""
+        self.table.object = readings(computed, gradient)
+        # Widgets are slow to change: while the point moves, the inputs stay as they are.
+        if self.point.released:
+            self.inputs.follow(*computed.settings.theta)
+        self.point.acknowledge()
+
+    def _show_contours(self, contours: Contours) -> None:
+        for name, sources in self.contours.items():
+            for source, curve in zip(sources, contours[name], strict=False):
+                # What has not changed since the last time is not sent again.
                 if self._sent.get(source.id) is not curve:
                     self._sent[source.id] = curve
                     source.data = dict(zip("xy", curve, strict=True))
-        curves, points = [], []
-        strength = np.asarray(frame.scene.strength)
-        turned = shapes.ellipse(theta, np.eye(2), RADIUS)
-        curves.append((turned, theme.GREY, "dotted", 1.5))
-        for found, colour in zip(frame.tasks, COLOURS, strict=True):
-            curves.append((found.path, colour, "solid", 2.0))
-            curves.append(
-                (shapes.same_pull(theta, found.optimum, strength), colour, "dotdash", 1.0)
-            )
-            ring = shapes.ellipse(found.optimum, found.jacobian, RADIUS)
-            curves.append((ring, colour, "dotted", 2.0))
-            points.append((found.optimum, colour, "circle", 11))
-        gradient = np.mean([found.meta_gradient for found in frame.tasks], axis=0)
-        curves.extend(
-            (line, theme.GREEN, "solid", 3.0) for line in shapes.arrow(theta, -3.0 * gradient)
+
+    def _show_lines(self, computed: Computed, gradient: Float[np.ndarray, "2"]) -> None:
+        theta, strength = (
+            np.asarray(pair) for pair in (computed.settings.theta, computed.settings.strength)
         )
-        for task, colour in zip(landscapes.tasks(frame.scene.kind), COLOURS, strict=True):
-            points.append((np.asarray(task.query.centre), colour, "x", 10))
-        self.curves.data = {
-            # Lists, not arrays: each array would be a message of its own.
-            "xs": [curve[0][:, 0].tolist() for curve in curves],
-            "ys": [curve[0][:, 1].tolist() for curve in curves],
-            "colour": [curve[1] for curve in curves],
-            "dash": [curve[2] for curve in curves],
-            "width": [curve[3] for curve in curves],
-        }
+        lines = [Line(common.ellipse(theta, np.eye(2), RADIUS), common.GREY, "dotted", 1.5)]
+        for found, colour in zip(computed.solutions, COLOURS, strict=True):
+            ring = common.ellipse(found.optimum, found.jacobian, RADIUS)
+            lines += [
+                Line(found.path, colour),
+                Line(same_pull(theta, found.optimum, strength), colour, "dotdash", 1.0),
+                Line(ring, colour, "dotted"),
+            ]
+        arrow = common.arrow(theta, -3.0 * gradient)
+        self.lines.show([*lines, *(Line(points, common.GREEN, width=3.0) for points in arrow)])
+
+    def _show_points(self, computed: Computed) -> None:
+        theta = np.asarray(computed.settings.theta)
+        optima = [found.optimum for found in computed.solutions]
+        centres = [task.query.centre for task in landscapes.tasks(computed.settings.kind)]
         self.points.data = {
-            "x": [float(point[0][0]) for point in points],
-            "y": [float(point[0][1]) for point in points],
-            "colour": [point[1] for point in points],
-            "marker": [point[2] for point in points],
-            "size": [point[3] for point in points],
+            **_columns([*optima, *centres]),
+            "colour": [*COLOURS, *COLOURS],
+            "marker": ["circle"] * len(optima) + ["x"] * len(centres),
+            "size": [11] * len(optima) + [10] * len(centres),
         }
-        places = [theta, *(found.optimum for found in frame.tasks)]
         self.texts.data = {
-            "x": [float(place[0]) for place in places],
-            "y": [float(place[1]) for place in places],
+            **_columns([theta, *optima]),
             "text": ["θ", "φ*₁", "φ*₂"],
-            "colour": [theme.GREY, *COLOURS],
+            "colour": [common.GREY, *COLOURS],
         }
-        # Widgets are dear to change; while the point moves the table has its place.
-        if self.theta.rests:
-            self._following = True
-            for widget, value in zip(self.numbers, frame.scene.theta, strict=True):
-                widget.value = round(value, 2)
-            self._following = False
-        if self.message.text:
-            self.message.text = ""
-        self.table.object = readings(frame, gradient)
-        self.theta.answer()
 
 
-def readings(frame: Frame, gradient: Float[np.ndarray, "2"]) -> str:
+def _columns(points: Sequence[Any]) -> dict[str, list[float]]:
+    return {"x": [float(point[0]) for point in points], "y": [float(point[1]) for point in points]}
+
+
+def readings(computed: Computed, gradient: Float[np.ndarray, "2"]) -> str:
     """The numbers beside the figure, as HTML."""
-
-    def cells(*values: str) -> str:
-        return "".join(f"<td>{value}</td>" for value in values)
-
-    rows = []
-    names = [f"{theme.swatch(colour)}task {n}" for n, colour in enumerate(COLOURS, 1)]
-
-    def pair(v: Any) -> str:
-        return f"{v[0]:.2f}, {v[1]:.2f}"
-
-    tasks = frame.tasks
-    rows.append(("φ*", *(pair(t.optimum) for t in tasks)))
-    rows.append(("dφ*/dθ", *(f"{pair(t.jacobian[0])}<br>{pair(t.jacobian[1])}" for t in tasks)))
-    rows.append(("support loss", *(f"{t.loss:.3f}" for t in tasks)))
-    rows.append(("pull", *(f"{t.pull:.3f}" for t in tasks)))
-    rows.append(("query loss", *(f"{t.outer:.3f}" for t in tasks)))
-    rows.append(("residual", *(f"{float(t.info.inner_residual):.1e}" for t in tasks)))
-    rows.append(("verdict", *(_verdict(t) for t in tasks)))
-    body = "".join(f"<tr><th>{row[0]}</th>{cells(*row[1:])}</tr>" for row in rows)
-    head = "".join(f"<th>{name}</th>" for name in names)
+    found = computed.solutions
+    rows = (
+        ("φ*", *(_pair(s.optimum) for s in found)),
+        ("dφ*/dθ", *(f"{_pair(s.jacobian[0])}<br>{_pair(s.jacobian[1])}" for s in found)),
+        ("support loss", *(number(s.loss, ".3f") for s in found)),
+        ("pull", *(number(s.pull, ".3f") for s in found)),
+        ("query loss", *(number(s.outer, ".3f") for s in found)),
+        ("residual", *(number(s.info.inner_residual, ".1e") for s in found)),
+        ("verdict", *(common.verdict([s.info.code]) for s in found)),
+    )
+    names = [f"{common.swatch(colour)}task {n}" for n, colour in enumerate(COLOURS, 1)]
     return (
-        f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{body}</tbody></table>"
-        f'<p class="soft" style="margin-top:0.5rem">{theme.swatch(theme.GREEN)}meta-gradient '
-        f"{pair(gradient)}, length {np.linalg.norm(gradient):.3f}</p>"
+        f"{common.table(rows, head=('', *names))}"
+        f'<p class="soft" style="margin-top:0.5rem">{common.swatch(common.GREEN)}meta-gradient '
+        f"{_pair(gradient)}, length {number(np.linalg.norm(gradient), '.3f')}</p>"
     )
 
 
-def _verdict(found: mathematics.Pulled) -> str:
-    code = int(found.info.code)
-    name = results.label(code).replace("_", " ")
-    return f'<span class="{"bad" if code else "good"}">{name}</span>'
+def _pair(vector: Any) -> str:
+    return f"{number(vector[0], '.2f')}, {number(vector[1], '.2f')}"
 
 
-def warm() -> None:
-    """Compile what the first picture needs."""
-    compute(Scene("quadratic", "gradient-descent", START, (10**-0.3, 10**-0.3), ("loss",)))
+def warm_up() -> None:
+    """Compile what the figure needs at the start."""
+    compute(Settings("quadratic", "gradient-descent", START, (10**-0.3, 10**-0.3), ("loss",)))
 
 
-ROOM = Room("pull", "The pull", LEAD, build, NOTES, CODE, height=590, warm=warm)
+ROOM = Room("pull", "The pull", LEAD, build, NOTES, CODE, height=590, warm_up=warm_up)

@@ -1,4 +1,4 @@
-"""Room 7. Runs: a folder of trainings, side by side, while they train."""
+"""Runs: the trainings in a folder, side by side, while they train."""
 
 import math
 from collections.abc import Sequence
@@ -7,29 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import panel as pn
-from bokeh.models import ColumnDataSource, LogTicker, PrintfTickFormatter, Range1d
+from bokeh.models import LogTicker, PrintfTickFormatter, Range1d
 
-from pullback.lab import theme
-from pullback.lab.in_view import InView
+from pullback.lab import common
+from pullback.lab.common import CYCLE, failure, number
 from pullback.lab.room import Room
-from pullback.lab.rooms.runs import run_reading
-from pullback.lab.rooms.runs.run_reading import Reading
+from pullback.lab.run_summaries import RunSummary, differing_settings, read_runs
 from pullback.lab.session import Session
+from pullback.lab.visibility import VisibilityObserver
 
-POLL = 2000
-"""Milliseconds between two looks at the folder."""
-
+POLL_MILLISECONDS = 2000
 DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot", "solid")
-FIRST = len(theme.CYCLE)
-"""Runs shown at first; each has a colour of its own."""
+SHOWN_AT_FIRST = len(CYCLE)
+"""Runs that are chosen at first; each has a colour of its own."""
 
 LEAD = r"""
 What `pullback train` writes into a run's folder, run beside run. The first curve is the outer
 loss: the *query* loss after adaptation, which is what meta-training lowers. Validation scores the
 same on classes that meta-training never sees. The inner residual
 $\|\nabla L(\phi) + \Lambda(\phi-\theta)\| \,/\, \|\nabla L(\phi)\|$ says how far the inner
-solver stopped from $\phi^*$, and *doubtful* are the tasks that had a meta-gradient whose
-certificate was not content with that. While a run trains, its curves grow here.
+solver stopped from $\phi^*$, and *doubtful* are the tasks whose meta-gradient has a
+bad verdict. While a run trains, its curves grow here.
 """
 
 NOTES = """
@@ -40,15 +38,15 @@ for each. Seconds are those of training, with compilation and validation left ou
 CODE = """
 import tempfile
 from pathlib import Path
-from pullback.lab import run_reading
+from pullback.lab.run_summaries import differing_settings, read_runs
 
 folder = Path(tempfile.mkdtemp())  # or the folder of your runs
-runs = run_reading.read_all(folder)
-different = run_reading.differences(runs)
+runs = read_runs(folder)
+different = differing_settings(runs)
 """
 
 NO_FOLDER = """
-The lab was not pointed at any runs. Train some, for instance
+The lab was not given a folder of runs. Train some, for instance
 
     pullback compare --dataset sinusoid --steps 400 --out runs
 
@@ -65,27 +63,32 @@ FIGURES = (
 )
 
 FROM_ZERO = ("flagged", "tasks_per_second")
+LINE_COLUMNS = ("xs", "ys", "colour", "dash")
+END_COLUMNS = ("x", "y", "colour")
+
+Styles = dict[str, tuple[str, str]]
+"""The colour and the dash of each run that is drawn, by its name."""
 
 
 def build(session: Session) -> Any:
     """The room for one visitor."""
     if session.run is None:
-        return theme.text(NO_FOLDER)
+        return common.text(NO_FOLDER)
     return _View(session, session.run).view
 
 
 class _View:
     def __init__(self, session: Session, folder: Path):
         self.session, self.folder = session, folder
-        self.readings: tuple[Reading, ...] = ()
-        self.shown: tuple[Any, ...] = ()
+        self.runs: tuple[RunSummary, ...] = ()
+        self.shown_state: tuple[Any, ...] = ()
         self.offered: list[str] = []
         self.against = pn.widgets.RadioButtonGroup(
             label="Against", options={"meta-steps": 0, "seconds": 1}, value=0, width=220
         )
         self.choice = pn.widgets.CheckBoxGroup(label="Runs", options=[], inline=True)
-        self.head = theme.html(f"<p>Reading {escape(str(folder))} …</p>")
-        self.table, self.different = theme.html(), theme.html()
+        self.head = common.html(f"<p>Reading {escape(str(folder))} …</p>")
+        self.table, self.different = common.html(), common.html()
         self.sources, self.plots = {}, {}
         for name, title, scale in FIGURES:
             self.plots[name] = self._figure(name, title, scale)
@@ -103,15 +106,17 @@ class _View:
         self.parts = pn.Column(
             self.choice, self.table, self.against, grid, self.different, margin=0, visible=False
         )
-        eye = InView()
-        eye.param.watch(self._seen, "seen")
-        self.view = pn.Column(eye, self.head, self.parts, sizing_mode="stretch_width", margin=0)
-        self._stop = lambda: None
-        self._live = session.live(run_reading.read_all, self._read, self._failed)
-        self._live(folder)
+        observer = VisibilityObserver()
+        observer.param.watch(self._visibility_changed, "in_view")
+        self.view = pn.Column(
+            observer, self.head, self.parts, sizing_mode="stretch_width", margin=0
+        )
+        self._stop_polling = lambda: None
+        self._update = session.updater(read_runs, self._show, self._failed)
+        self._update(folder)
 
     def _figure(self, name: str, title: str, scale: str) -> Any:
-        plot = theme.figure(
+        plot = common.figure(
             height=260,
             label=f"{title} of the chosen runs",
             y_axis_type=scale,
@@ -123,79 +128,77 @@ class _View:
         if scale == "log":
             plot.yaxis[0].ticker = LogTicker(mantissas=[1, 2, 5], desired_num_ticks=4)
             plot.yaxis[0].formatter = PrintfTickFormatter(format="%g")
-        self.sources[name] = ColumnDataSource(
-            {key: [] for key in ("xs", "ys", "colour", "dash")}, name=f"runs-{name}"
-        )
+        self.sources[name] = common.empty_source(*LINE_COLUMNS, name=f"runs-{name}")
         plot.multi_line(
             "xs", "ys", source=self.sources[name], line_color="colour", line_dash="dash",
             line_width=1.8,
         )  # fmt: skip
-        self.sources[f"{name}-ends"] = ColumnDataSource({key: [] for key in ("x", "y", "colour")})
+        self.sources[f"{name}-ends"] = common.empty_source(*END_COLUMNS)
         plot.scatter("x", "y", source=self.sources[f"{name}-ends"], color="colour", size=5)
         return plot
 
-    def _seen(self, event: Any) -> None:
-        self._stop()
-        self._stop = lambda: None
+    def _visibility_changed(self, event: Any) -> None:
+        """Follow the folder only while the visitor sees the room."""
+        self._stop_polling()
+        self._stop_polling = lambda: None
         if event.new:
-            self._look()
-            self._stop = self.session.every(POLL, self._look)
+            self._poll()
+            self._stop_polling = self.session.every(POLL_MILLISECONDS, self._poll)
 
-    def _look(self) -> None:
-        self._live(self.folder, self.readings)
+    def _poll(self) -> None:
+        self._update(self.folder, self.runs)
 
     def _failed(self, error: Exception) -> None:
-        self.shown = ()
-        why = escape(str(getattr(error, "strerror", None) or error))
-        folder = escape(str(self.folder))
-        self.head.object = f'<p><span class="bad">{folder} cannot be read.</span> {why}</p>'
+        self.shown_state = ()
+        why = str(getattr(error, "strerror", None) or error)
+        self.head.object = failure(f"{self.folder} cannot be read.", why)
 
-    def _read(self, readings: tuple[Reading, ...]) -> None:
-        self.readings = readings
-        # Nothing is sent while nothing changes; a run that falls silent is a change too.
-        now = tuple((reading.signature, reading.state()) for reading in readings)
-        if now == self.shown and readings:
+    def _show(self, runs: tuple[RunSummary, ...]) -> None:
+        self.runs = runs
+        # Nothing is sent while nothing changes; that a run has stopped is a change too.
+        state = tuple((run.signature, run.state()) for run in runs)
+        if state == self.shown_state and runs:
             return
-        self.shown = now
-        self.head.object = headline(self.folder, readings)
-        self.parts.visible = bool(readings)
-        names = [reading.name for reading in readings if not reading.trouble]
+        self.shown_state = state
+        self.head.object = headline(self.folder, runs)
+        self.parts.visible = bool(runs)
+        names = [run.name for run in runs if not run.error]
         if names != self.offered:
             new = [name for name in names if name not in self.offered]
             kept = [name for name in self.choice.value if name in names]
-            chosen = kept + new[: max(0, FIRST - len(kept))]
+            chosen = kept + new[: max(0, SHOWN_AT_FIRST - len(kept))]
             self.offered = names
             self.choice.param.update(options=names, value=[n for n in names if n in chosen])
         self._draw()
 
     def _draw(self) -> None:
-        chosen = [r for r in self.readings if not r.trouble and r.name in self.choice.value]
-        looks = {r.name: look(i) for i, r in enumerate(chosen)}
+        chosen = [run for run in self.runs if not run.error and run.name in self.choice.value]
+        styles = {run.name: line_style(i) for i, run in enumerate(chosen)}
         for name, _, _ in FIGURES:
-            self._draw_one(name, chosen, looks)
-        scores = sorted({reading.score for reading in chosen})
+            self._draw_figure(name, chosen, styles)
+        scores = sorted({run.score for run in chosen})
         percent = ", %" if scores == ["accuracy"] else ""
         axis = self.plots["validation"].yaxis[0]
         axis.axis_label = f"validation {' and '.join(scores)}{percent}"
-        self.table.object = overview(self.readings, looks)
-        self.different.object = difference_table(chosen)
+        self.table.object = overview(self.runs, styles)
+        self.different.object = settings_table(chosen)
 
-    def _draw_one(self, name: str, chosen: Sequence[Reading], looks: dict[str, Any]) -> None:
-        data: dict[str, list[Any]] = {key: [] for key in ("xs", "ys", "colour", "dash")}
-        ends: dict[str, list[Any]] = {key: [] for key in ("x", "y", "colour")}
+    def _draw_figure(self, name: str, chosen: Sequence[RunSummary], styles: Styles) -> None:
+        data: dict[str, list[Any]] = {column: [] for column in LINE_COLUMNS}
+        ends: dict[str, list[Any]] = {column: [] for column in END_COLUMNS}
         logarithmic = self.plots[name].y_scale.__class__.__name__ == "LogScale"
-        for reading in chosen:
-            curve = reading.curves.get(name)
+        for run in chosen:
+            curve = run.curves.get(name)
             if curve is None:
                 continue
             x, y = curve[self.against.value], curve[2]
-            if name == "flagged" or (name == "validation" and reading.score == "accuracy"):
+            if name == "flagged" or (name == "validation" and run.score == "accuracy"):
                 y = 100.0 * y
             if logarithmic:
                 x, y = x[y > 0], y[y > 0]
             if not len(x):
                 continue
-            colour, dash = looks[reading.name]
+            colour, dash = styles[run.name]
             data["xs"].append(x)
             data["ys"].append(y)
             data["colour"].append(colour)
@@ -206,7 +209,7 @@ class _View:
         plot = self.plots[name]
         plot.xaxis[0].axis_label = ("meta-step", "seconds of training")[self.against.value]
         every = [float(v) for ys in data["ys"] for v in (ys.min(), ys.max())]
-        low, high = limits(every, logarithmic, floor=0.0 if name in FROM_ZERO else None)
+        low, high = axis_limits(every, logarithmic, floor=0.0 if name in FROM_ZERO else None)
         plot.y_range.update(start=low, end=high)
         last = max((float(xs.max()) for xs in data["xs"]), default=1.0)
         plot.x_range.update(start=-0.02 * last, end=1.03 * last or 1.0)
@@ -214,21 +217,21 @@ class _View:
         self.sources[f"{name}-ends"].data = ends
 
 
-def look(place: int) -> tuple[str, str]:
-    """The colour and the dash of a run by its place; after the colours, other dashes."""
-    count = len(theme.CYCLE)
-    return theme.CYCLE[place % count], DASHES[(place + place // count) % len(DASHES)]
+def line_style(place: int) -> tuple[str, str]:
+    """The colour and the dash of a run; a colour that comes again has another dash."""
+    count = len(CYCLE)
+    return CYCLE[place % count], DASHES[(place + place // count) % len(DASHES)]
 
 
-def limits(
+def axis_limits(
     values: Sequence[float], logarithmic: bool, floor: float | None = None
 ) -> tuple[float, float]:
     """The ends of an axis that shows all values, with some room about them.
 
     Args:
         values: finite; positive if the axis is logarithmic.
-        logarithmic: whether it is.
-        floor: where the axis starts; by the values if None.
+        logarithmic: whether the axis is.
+        floor: where the axis starts; None for below the lowest value.
 
     Returns:
         Two different numbers, the lower one first.
@@ -240,82 +243,80 @@ def limits(
     return (low - room if floor is None else floor - 0.02 * (high + room)), high + room
 
 
-def headline(folder: Path, readings: Sequence[Reading]) -> str:
+def headline(folder: Path, runs: Sequence[RunSummary]) -> str:
     """What stands above the figures, as HTML."""
     where = f'<code style="overflow-wrap:anywhere">{escape(str(folder))}</code>'
-    if not readings:
+    if not runs:
         return (
             f"<p>There is no run in {where} yet. One appears here as soon as "
             f"<code>pullback train --out {escape(str(folder / 'NAME'))}</code> writes.</p>"
         )
-    broken = [reading for reading in readings if reading.trouble]
-    count = f"{len(readings)} run{'s' * (len(readings) > 1)} in {where}"
+    broken = [run for run in runs if run.error]
+    count = f"{len(runs)} run{'s' * (len(runs) > 1)} in {where}"
     if not broken:
         return f"<p>{count}</p>"
-    items = "".join(f"<li><b>{escape(r.name)}</b>: {escape(r.trouble)}</li>" for r in broken)
+    items = "".join(f"<li><b>{escape(r.name)}</b>: {escape(r.error)}</li>" for r in broken)
     return (
         f'<p>{count}, <span class="bad">{len(broken)} of them broken</span>:</p>'
         f'<ul style="margin:0;padding-left:1.2rem;overflow-wrap:anywhere">{items}</ul>'
     )
 
 
-def overview(readings: Sequence[Reading], looks: dict[str, tuple[str, str]]) -> str:
-    """A line for each run that is whole: how far it is, and how good."""
-    rows = []
-    for reading in readings:
-        if reading.trouble or reading.config is None:
-            continue
-        mark = theme.swatch(looks[reading.name][0]) if reading.name in looks else ""
-        state = reading.state()
-        tone = {"failed": "bad", "training": "good"}.get(state, "soft")
-        why = f'<br><span class="soft">{escape(reading.failure)}</span>' * bool(reading.failure)
-        validation = reading.curves["validation"][2]
-        pace = reading.curves["tasks_per_second"][2]
-        accuracy = reading.score == "accuracy"
-        best = (validation.max() if accuracy else validation.min()) if len(validation) else math.nan
-        flagged = ", ".join(f"{n} {name}" for name, n in reading.verdicts.items() if name != "ok")
-        cells = (
-            f'<span style="white-space:nowrap">{mark}{escape(reading.name)}</span>{why}',
-            reading.config.algorithm.name,
-            f'<span class="{tone}">{state}</span>',
-            f"{reading.step} of {reading.config.training.steps}",
-            _reading(100 * best if accuracy else best, "{:.1f} %" if accuracy else "{:.3g}"),
-            _reading(reading.seconds, "{:.0f} s"),
-            _reading(pace[-1] if len(pace) else math.nan, "{:.0f}"),
-            flagged or "none",
-        )
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    heads = (
+def overview(runs: Sequence[RunSummary], styles: Styles) -> str:
+    """A row for each readable run: how far it is, and how good.
+
+    Args:
+        runs: all runs.
+        styles: of those that are drawn, by name.
+
+    Returns:
+        HTML.
+    """
+    head = (
         "run", "algorithm", "state", "meta-steps", "best validation", "training",
         "tasks a second", "doubtful verdicts",
     )  # fmt: skip
-    return _scrolled(heads, rows)
+    return _scrolled(head, [_overview_row(run, styles) for run in runs if not run.error])
 
 
-def difference_table(readings: Sequence[Reading]) -> str:
-    """The settings in which the chosen runs differ."""
-    if len(readings) < 2:
-        return ""
-    rows = [
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in (name, *values)) + "</tr>"
-        for name, values in run_reading.differences(readings)
-    ]
-    if not rows:
-        return '<p class="soft">The chosen runs have the same settings.</p>'
-    heads = ("differs in", *(escape(reading.name) for reading in readings))
-    return _scrolled(heads, rows)
-
-
-def _scrolled(heads: Sequence[str], rows: Sequence[str]) -> str:
-    head = "".join(f"<th>{text}</th>" for text in heads)
+def _overview_row(run: RunSummary, styles: Styles) -> tuple[str, ...]:
+    assert run.config is not None
+    mark = common.swatch(styles[run.name][0]) if run.name in styles else ""
+    state = run.state()
+    tone = {"failed": "bad", "training": "good"}.get(state, "soft")
+    why = f'<br><span class="soft">{escape(run.failure)}</span>' * bool(run.failure)
+    validation, speed = run.curves["validation"][2], run.curves["tasks_per_second"][2]
+    if run.score == "accuracy":
+        best = number(validation.max(initial=-math.inf), ".1%", "–").replace("%", " %")
+    else:
+        best = number(validation.min(initial=math.inf), ".3g", "–")
+    doubtful = ", ".join(f"{n} {name}" for name, n in run.verdicts.items() if name != "ok")
     return (
-        '<div style="overflow-x:auto" tabindex="0"><table style="margin-top:1rem">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'<span style="white-space:nowrap">{mark}{escape(run.name)}</span>{why}',
+        run.config.algorithm.name,
+        f'<span class="{tone}">{state}</span>',
+        f"{run.step} of {run.config.training.steps}",
+        best,
+        f"{run.seconds:.0f} s" if math.isfinite(run.seconds) else "–",
+        f"{speed[-1]:.0f}" if len(speed) else "–",
+        doubtful or "none",
     )
 
 
-def _reading(value: float, form: str) -> str:
-    return form.format(value) if math.isfinite(value) else "–"
+def settings_table(runs: Sequence[RunSummary]) -> str:
+    """The settings in which the chosen runs differ, as HTML."""
+    if len(runs) < 2:
+        return ""
+    rows = [(name, *map(escape, values)) for name, values in differing_settings(runs)]
+    if not rows:
+        return '<p class="soft">The chosen runs have the same settings.</p>'
+    return _scrolled(("differs in", *(escape(run.name) for run in runs)), rows)
+
+
+def _scrolled(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table that scrolls by itself where the screen is too narrow for it."""
+    table = common.table(rows, head=head, style="margin-top:1rem")
+    return f'<div style="overflow-x:auto" tabindex="0">{table}</div>'
 
 
 ROOM = Room("runs", "Runs", LEAD, build, NOTES, CODE, height=640)

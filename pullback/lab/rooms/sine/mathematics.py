@@ -2,8 +2,8 @@
 
 import functools
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,8 @@ from pullback.algorithms import ALGORITHMS, MetaAlgorithm
 from pullback.algorithms.base import Report, report
 from pullback.core.problem import InnerProblem
 from pullback.core.trees import Params
-from pullback.lab.background import Kept, Shelf
+from pullback.lab.background import Progress
+from pullback.lab.result_cache import CachedResult, ResultCache
 from pullback.meta import training
 from pullback.models import MLP, mean_squared_error
 from pullback.solvers import LBFGS, GradientDescent, InnerSolver, run
@@ -24,10 +25,10 @@ from pullback.tasks import Sinusoid, TaskDistribution
 MODEL = MLP()
 TASKS = Sinusoid(shots=5, queries=10)
 SEED = 0
-MOST_POINTS = 12
+MAX_POINTS = 12
 X_RANGE, Y_RANGE = (-5.0, 5.0), (-6.0, 6.0)
 STEPS = (1, 2, 4, 8, 16, 32, 64)
-"""Inner steps that can be chosen; L-BFGS is compiled for each."""
+"""The inner steps to choose from; L-BFGS is compiled for each number."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +37,12 @@ class Recipe:
 
     Args:
         name: a name in ``ALGORITHMS``.
-        inner_steps: of the inner solver, L-BFGS for iMAML and plain gradient steps for others.
-        inner_rate: size of a plain gradient step.
+        inner_steps: of the inner solver: L-BFGS for iMAML, gradient descent for the others.
+        inner_rate: learning rate of gradient descent.
         strength: λ; 0 for no proximal term.
         steps: meta-steps.
         tasks_per_step: tasks of a meta-step.
-        rate: of the outer Adam, at first.
+        rate: the first learning rate of the outer Adam.
     """
 
     name: str
@@ -61,11 +62,11 @@ class Recipe:
     def algorithm(self) -> MetaAlgorithm:
         """The algorithm that it trains with."""
         loss = mean_squared_error(MODEL.apply)
-        line = ALGORITHMS[self.name]
-        # Nobody looks at the certificate here, and it doubles the time to compile.
-        options: dict[str, Any] = {"certify": None} if line.implicit else {}
+        entry = ALGORITHMS[self.name]
+        # The certificate is not shown here, and it doubles the time to compile.
+        options: dict[str, Any] = {"certify": None} if entry.implicit else {}
         options |= {"solver": self.solver(self.inner_steps), "strength": self.strength or None}
-        return line.make(loss, **options)
+        return entry.make(loss, **options)
 
 
 RECIPES = {
@@ -84,25 +85,25 @@ def untrained() -> Params:
     return MODEL.init(jax.random.key(SEED))
 
 
-def shelf(recipe: Recipe, cache_dir: str | None = None) -> Shelf:
-    """Where an initialisation is kept."""
+def result_cache(recipe: Recipe, cache_dir: Path | str | None = None) -> ResultCache:
+    """Where a meta-trained initialisation is stored."""
     like = jax.eval_shape(untrained)
-    return Shelf(f"sine-{recipe.name}", (recipe, MODEL, TASKS, SEED), like, cache_dir)
+    return ResultCache(f"sine-{recipe.name}", (recipe, MODEL, TASKS, SEED), like, cache_dir)
 
 
 def train(
     recipe: Recipe,
-    tell: Callable[[int, float], None],
+    progress: Progress,
     *,
     tasks: TaskDistribution = TASKS,
-    cache_dir: str | None = None,
-) -> Kept:
-    """Meta-train an initialisation, or find it where it was kept.
+    cache_dir: Path | str | None = None,
+) -> CachedResult:
+    """Meta-train an initialisation, or read it from the cache.
 
     Args:
         recipe: how.
-        tell: gets the meta-steps done and the seconds since the start, again and again; what it
-            raises ends the training.
+        progress: gets the meta-steps done and the seconds since the start, again and again; what
+            it raises ends the training.
         tasks: what is trained on.
         cache_dir: folder of the cache; None for the user's.
 
@@ -110,14 +111,14 @@ def train(
         The parameters, and as facts ``seconds`` and ``steps``.
 
     Raises:
-        NumericalError: if the training left the finite numbers.
+        NumericalError: if the training diverged.
     """
-    place = shelf(recipe, cache_dir)
-    kept = place.get()
-    if kept is not None:
-        return kept
+    cache = result_cache(recipe, cache_dir)
+    cached = cache.get()
+    if cached is not None:
+        return cached
     began = time.perf_counter()
-    tell(0, 0.0)
+    progress(0, 0.0)
     result = training.train(
         recipe.algorithm(),
         untrained(),
@@ -126,24 +127,24 @@ def train(
         key=jax.random.key(SEED),
         tasks_per_step=recipe.tasks_per_step,
         optimizer=training.default_optimizer(recipe.steps, recipe.rate),
-        on_block=lambda state, _: tell(int(state.step), time.perf_counter() - began),
+        on_block=lambda state, _: progress(int(state.step), time.perf_counter() - began),
         block_seconds=0.5,
     )
     seconds = time.perf_counter() - began
-    return place.put(result.theta, {"seconds": seconds, "steps": recipe.steps})
+    return cache.put(result.theta, {"seconds": seconds, "steps": recipe.steps})
 
 
 class Points(NamedTuple):
-    """Support points, padded to one shape: those of weight 0 take no part."""
+    """Support points, padded to one shape: those of weight 0 do not count."""
 
     x: Float[Array, "n 1"]
     y: Float[Array, "n 1"]
     weight: Float[Array, "n 1"]
 
 
-def pad(points: Float[np.ndarray, "k 2"]) -> Points:
-    """Up to :data:`MOST_POINTS` points as a batch of one shape, so that nothing compiles anew."""
-    padded = np.zeros((MOST_POINTS, 3), np.float32)
+def pad_points(points: Float[np.ndarray, "k 2"]) -> Points:
+    """Up to :data:`MAX_POINTS` points as a batch of one shape, so that nothing compiles anew."""
+    padded = np.zeros((MAX_POINTS, 3), np.float32)
     padded[: len(points), :2], padded[: len(points), 2] = points, 1.0
     return Points(*(jnp.asarray(padded[:, i : i + 1]) for i in range(3)))
 
@@ -155,13 +156,13 @@ def loss(params: Params, batch: Points) -> Float[Array, ""]:
 
 
 class Fit(NamedTuple):
-    """One initialisation before and after it has learned the points.
+    """One initialisation before and after adaptation to the points.
 
     Args:
-        before: its curve over :func:`line`.
-        after: the curve of what it became.
-        loss_before: the support loss, and
-        loss_after: the same afterwards.
+        before: the curve of θ over :func:`grid`.
+        after: the curve of the adapted φ.
+        loss_before: the support loss of θ.
+        loss_after: the support loss of φ.
         report: how the inner problem was solved.
     """
 
@@ -172,8 +173,8 @@ class Fit(NamedTuple):
     report: Report
 
 
-def line(points: int = 161) -> Float[np.ndarray, " n"]:
-    """Where curves are drawn."""
+def grid(points: int = 161) -> Float[np.ndarray, " n"]:
+    """Where curves are evaluated."""
     return np.linspace(*X_RANGE, points, dtype=np.float32)
 
 
@@ -186,8 +187,7 @@ def _fit(
     strength: Float[Array, ""],
     x: Float[Array, "n 1"],
 ) -> Fit:
-    pull = strength if recipe.strength else None
-    problem = InnerProblem(loss, batch, theta, pull)
+    problem = InnerProblem(loss, batch, theta, strength if recipe.strength else None)
     solution = run(recipe.solver(steps), problem, theta, jax.random.key(0))
     before, after = (MODEL.apply(params, x)[:, 0] for params in (theta, solution.phi))
     losses = loss(theta, batch), loss(solution.phi, batch)
@@ -200,15 +200,15 @@ def fit(
     """Adapt an initialisation to some points.
 
     Args:
-        name: whose it is, a key of :data:`RECIPES`.
+        name: the algorithm that trained it, a key of :data:`RECIPES`.
         theta: the initialisation.
-        points: the support set; without any, nothing is learned.
+        points: the support set; it may be empty.
         strength: λ, for iMAML.
         steps: inner steps, one of :data:`STEPS`.
 
     Returns:
-        What it was and what it became, as NumPy arrays.
+        The curves and losses before and after, as NumPy arrays.
     """
-    x = jnp.asarray(line())[:, None]
-    found = _fit(RECIPES[name], steps, theta, pad(points), jnp.float32(strength), x)
+    x = jnp.asarray(grid())[:, None]
+    found = _fit(RECIPES[name], steps, theta, pad_points(points), jnp.float32(strength), x)
     return jax.device_get(found)

@@ -1,4 +1,4 @@
-"""Room 5. Sine in five points: four initialisations learn a curve while you place its points."""
+"""Sine in five points: four initialisations learn a curve while you place its points."""
 
 from functools import partial
 from html import escape
@@ -8,20 +8,20 @@ import jax
 import numpy as np
 import panel as pn
 from bokeh.events import DoubleTap, Tap
-from bokeh.models import ColumnDataSource
 from jaxtyping import Float
 
 from pullback.core.results import Verdict
-from pullback.lab import background, theme
-from pullback.lab.background import Kept
+from pullback.lab import common
+from pullback.lab.background import run_in_background
+from pullback.lab.common import ALGORITHM_STYLES, WHITE_DOT
+from pullback.lab.result_cache import CachedResult
 from pullback.lab.room import Room
 from pullback.lab.rooms.sine import mathematics
-from pullback.lab.rooms.sine.mathematics import MOST_POINTS, RECIPES, X_RANGE, Y_RANGE, Fit
+from pullback.lab.rooms.sine.mathematics import MAX_POINTS, RECIPES, X_RANGE, Y_RANGE, Fit
 from pullback.lab.session import Session
 from pullback.tasks import Sinusoid
 
-TITLES = {"imaml": "iMAML", "maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile"}
-DASHES = {"imaml": "solid", "maml": "dashed", "fomaml": "dotted", "reptile": "dotdash"}
+STYLES = {name: ALGORITHM_STYLES[name] for name in RECIPES}
 NEAR = (0.25, 0.3)
 """A click this close to a point takes it away."""
 
@@ -59,7 +59,7 @@ phi, report = algorithm.adapt(theta, support, jax.random.key(0))
 """
 
 
-class Scene(NamedTuple):
+class Settings(NamedTuple):
     """What the visitor has set, and what is trained so far."""
 
     points: tuple[tuple[float, float], ...]
@@ -68,14 +68,13 @@ class Scene(NamedTuple):
     thetas: dict[str, Any]
 
 
-def compute(scene: Scene) -> tuple[Scene, dict[str, Fit]]:
+def compute(settings: Settings) -> dict[str, Fit]:
     """Every trained initialisation, adapted to the points."""
-    points = np.asarray(scene.points, np.float32).reshape(-1, 2)
-    fits = {
-        name: mathematics.fit(name, theta, points, scene.strength, scene.steps)
-        for name, theta in scene.thetas.items()
+    points = np.asarray(settings.points, np.float32).reshape(-1, 2)
+    return {
+        name: mathematics.fit(name, theta, points, settings.strength, settings.steps)
+        for name, theta in settings.thetas.items()
     }
-    return scene, fits
 
 
 def toggled(
@@ -85,28 +84,28 @@ def toggled(
 
     Args:
         points: the points so far, oldest first.
-        x: where the click was.
-        y: likewise.
+        x: the click's first coordinate.
+        y: its second coordinate.
 
     Returns:
-        The new points; beyond :data:`MOST_POINTS` the oldest is given up.
+        The new points; with more than :data:`MAX_POINTS` the oldest is dropped.
     """
     if not (np.isfinite(x) and np.isfinite(y)):
         return points
     x, y = float(np.clip(x, *X_RANGE)), float(np.clip(y, *Y_RANGE))
     left = tuple(p for p in points if abs(p[0] - x) > NEAR[0] or abs(p[1] - y) > NEAR[1])
-    return left if len(left) < len(points) else (*points, (x, y))[-MOST_POINTS:]
+    return left if len(left) < len(points) else (*points, (x, y))[-MAX_POINTS:]
 
 
-def wave(seed: int) -> tuple[tuple[tuple[float, float], ...], Float[np.ndarray, " n"]]:
+def draw_wave(seed: int) -> tuple[tuple[tuple[float, float], ...], Float[np.ndarray, " n"]]:
     """A task of the library's: its five support points, and the whole sine wave."""
-    line = mathematics.line()
+    grid = mathematics.grid()
     task = Sinusoid(5, 10).sample(jax.random.key(seed))
     x, y = (np.asarray(part, float)[:, 0] for part in task.support)
-    # The wave through the points, from its two unknowns, which the task does not tell.
+    # The task does not tell its amplitude and phase, but two coefficients follow from the points.
     basis = np.stack([np.sin(x), np.cos(x)], axis=1)
     weights = np.linalg.lstsq(basis, y, rcond=None)[0]
-    truth = np.stack([np.sin(line), np.cos(line)], axis=1) @ weights
+    truth = np.stack([np.sin(grid), np.cos(grid)], axis=1) @ weights
     return tuple(zip(x.tolist(), y.tolist(), strict=True)), truth
 
 
@@ -120,10 +119,10 @@ class _View:
         self.session = session
         self.points: tuple[tuple[float, float], ...] = ()
         self.thetas: dict[str, Any] = {}
-        self.said: dict[str, str] = dict.fromkeys(RECIPES, "waiting")
+        self.states: dict[str, str] = dict.fromkeys(RECIPES, "waiting")
         self.fits: dict[str, Fit] = {}
-        self.drawn = 0
-        self.plot = theme.figure(
+        self.seed = 0
+        self.plot = common.figure(
             height=430,
             label="Support points, and four curves before and after adaptation to them",
             x_range=X_RANGE,
@@ -139,8 +138,8 @@ class _View:
         )
         self.shown = pn.widgets.CheckBoxGroup(
             label="Shown",
-            options={title: name for name, title in TITLES.items()},
-            value=list(TITLES),
+            options={style.title: name for name, style in STYLES.items()},
+            value=list(STYLES),
             inline=True,
         )
         self.another = pn.widgets.Button(label="Another sine wave")
@@ -149,12 +148,12 @@ class _View:
         self.x = pn.widgets.FloatInput(label="x", value=0.0, start=-5.0, end=5.0, **number)
         self.y = pn.widgets.FloatInput(label="y", value=1.0, start=-6.0, end=6.0, **number)
         self.add = pn.widgets.Button(label="Place", margin=(22, 10, 5, 10))
-        self.table = theme.html()
+        self.table = common.html()
         self._draw()
-        self._live = session.live(compute, self._show, self._failed)
-        self._wave = session.live(wave, self._placed)
+        self._update = session.updater(compute, self._show, self._failed)
+        self._update_wave = session.updater(draw_wave, self._show_wave)
         self._watch()
-        self.view = theme.beside(
+        self.view = common.beside(
             self.plot,
             pn.Row(self.another, self.clear, margin=0),
             self.strength,
@@ -166,143 +165,138 @@ class _View:
         self._begin()
 
     def _draw(self) -> None:
-        self.truth = ColumnDataSource({"x": [], "y": []})
-        self.plot.line("x", "y", source=self.truth, color=theme.GREY, line_width=6, alpha=0.35)
+        self.truth = common.empty_source("x", "y")
+        self.plot.line("x", "y", source=self.truth, color=common.GREY, line_width=6, alpha=0.35)
         self.curves, self.renderers = {}, {}
-        for name, colour in theme.ALGORITHM_COLOURS.items():
+        for name, style in STYLES.items():
             for when, dash, width, alpha in (
                 ("before", "dotted", 1.2, 0.75),
-                ("after", DASHES[name], 2.2, 1.0),
+                ("after", style.dash, 2.2, 1.0),
             ):
-                source = ColumnDataSource({"x": [], "y": []}, name=f"sine-{name}-{when}")
+                source = common.empty_source("x", "y", name=f"sine-{name}-{when}")
                 self.curves[name, when] = source
                 self.renderers[name, when] = self.plot.line(
-                    "x", "y", source=source, color=colour, line_dash=dash, line_width=width,
-                    alpha=alpha,
+                    "x", "y", source=source, color=style.colour, line_dash=dash,
+                    line_width=width, alpha=alpha,
                 )  # fmt: skip
-        self.marks = ColumnDataSource({"x": [], "y": []}, name="sine-points")
-        self.plot.scatter(
-            "x", "y", source=self.marks, size=12, fill_color="white", line_color="black",
-            line_width=2,
-        )  # fmt: skip
+        self.marks = common.empty_source("x", "y", name="sine-points")
+        self.plot.scatter("x", "y", source=self.marks, size=12, **WHITE_DOT)
 
     def _watch(self) -> None:
         self.plot.on_event(Tap, lambda event: self._tapped(event.x, event.y))
         # Two quick clicks in two places come as a tap and a double tap.
         self.plot.on_event(DoubleTap, lambda event: self._tapped(event.x, event.y, twice=True))
         self.add.on_click(lambda _: self._tapped(self.x.value, self.y.value))
-        self.clear.on_click(lambda _: self._put(()))
-        self.another.on_click(lambda _: self._another())
+        self.clear.on_click(lambda _: self._set_points(()))
+        self.another.on_click(lambda _: self._draw_wave())
         for widget in (self.strength, self.steps):
             widget.param.watch(lambda _: self._ask(), "value")
-        self.shown.param.watch(self._choose, "value")
+        self.shown.param.watch(self._show_chosen, "value")
 
     def _begin(self) -> None:
-        self._another()
+        self._draw_wave()
         for recipe in RECIPES.values():
             if self.session.document is None:
-                # An export shows what is kept already, and trains nothing.
-                kept = mathematics.shelf(recipe).get()
-                if kept is not None:
-                    self._trained(recipe.name, kept)
+                # An export shows what is in the cache, and trains nothing.
+                cached = mathematics.result_cache(recipe).get()
+                if cached is not None:
+                    self._trained(recipe.name, cached)
                 else:
-                    self.said[recipe.name] = "trained once the page is alive"
+                    self.states[recipe.name] = "trained on the live page"
                 continue
-            background.begin(
+            run_in_background(
                 self.session,
                 partial(mathematics.train, recipe),
-                told=partial(self._told, recipe),
-                done=partial(self._trained, recipe.name),
-                failed=partial(self._not_trained, recipe.name),
+                on_progress=partial(self._progressed, recipe),
+                on_done=partial(self._trained, recipe.name),
+                on_error=partial(self._not_trained, recipe.name),
             )
-        self._write()
+        self._show_table()
 
-    def _told(self, recipe: mathematics.Recipe, step: int, seconds: float) -> None:
+    def _progressed(self, recipe: mathematics.Recipe, step: int, seconds: float) -> None:
         what = f"step {step} of {recipe.steps}" if step else "compiling"
-        self.said[recipe.name] = f"{what}, {seconds:.0f} s"
-        self._write()
+        self.states[recipe.name] = f"{what}, {seconds:.0f} s"
+        self._show_table()
 
-    def _trained(self, name: str, kept: Kept) -> None:
-        when = "" if kept.fresh else ", earlier"
-        self.said[name] = f"{kept.facts['steps']} steps in {kept.facts['seconds']:.1f} s{when}"
-        self.thetas = self.thetas | {name: kept.arrays}
+    def _trained(self, name: str, result: CachedResult) -> None:
+        when = "" if result.fresh else ", earlier"
+        steps, seconds = result.facts["steps"], result.facts["seconds"]
+        self.states[name] = f"{steps} steps in {seconds:.1f} s{when}"
+        self.thetas = self.thetas | {name: result.arrays}
         self._ask()
 
     def _not_trained(self, name: str, error: Exception) -> None:
-        self.said[name] = f'<span class="bad">failed: {escape(str(error))}</span>'
-        self._write()
+        self.states[name] = f'<span class="bad">failed: {escape(str(error))}</span>'
+        self._show_table()
 
     def _tapped(self, x: float | None, y: float | None, *, twice: bool = False) -> None:
         if x is None or y is None:
             return
         points = toggled(self.points, x, y)
-        # A double click on one place has put a point there already, which is to stay.
+        # A double click at one place comes as a tap first, whose point is to stay.
         if not twice or len(points) > len(self.points):
-            self._put(points)
+            self._set_points(points)
 
-    def _another(self) -> None:
-        self.drawn += 1
-        self._wave(self.drawn)
+    def _draw_wave(self) -> None:
+        self.seed += 1
+        self._update_wave(self.seed)
 
-    def _placed(self, found: tuple[Any, Any]) -> None:
-        self._put(found[0], found[1])
+    def _show_wave(self, found: tuple[Any, Any]) -> None:
+        self._set_points(*found)
 
-    def _put(self, points: tuple[tuple[float, float], ...], truth: Any = None) -> None:
-        """New points; the wave they were drawn from is forgotten when a person changes them."""
+    def _set_points(self, points: tuple[tuple[float, float], ...], truth: Any = None) -> None:
+        """New points, and the wave that goes through them, if it is known."""
         self.points = points
-        line = mathematics.line() if truth is not None else []
-        self.truth.data = {"x": line, "y": truth if truth is not None else []}
+        known = truth is not None
+        self.truth.data = {"x": mathematics.grid() if known else [], "y": truth if known else []}
         self.marks.data = {"x": [p[0] for p in points], "y": [p[1] for p in points]}
         self._ask()
 
-    def _choose(self, _: Any) -> None:
+    def _show_chosen(self, _: Any) -> None:
         for (name, _when), renderer in self.renderers.items():
             renderer.visible = name in self.shown.value
 
     def _ask(self) -> None:
-        self._write()
+        self._show_table()
         strength = 10.0**self.strength.value
-        self._live(Scene(self.points, strength, self.steps.value, self.thetas))
+        self._update(Settings(self.points, strength, self.steps.value, self.thetas))
 
     def _failed(self, error: Exception) -> None:
-        self.table.object = f'<p class="bad">This could not be computed: {escape(str(error))}</p>'
+        self.table.object = common.not_computed(error)
 
-    def _show(self, result: tuple[Scene, dict[str, Fit]]) -> None:
-        _, self.fits = result
-        x = mathematics.line()
+    def _show(self, fits: dict[str, Fit]) -> None:
+        self.fits = fits
+        x = mathematics.grid()
         for name, fit in self.fits.items():
             for when, y in (("before", fit.before), ("after", fit.after)):
                 whole = bool(np.isfinite(y).all())
                 # Far outside the figure a line would only lead the eye astray.
                 y = np.clip(y, -50.0, 50.0) if whole else []
                 self.curves[name, when].data = {"x": x if whole else [], "y": y}
-        self._write()
+        self._show_table()
 
-    def _write(self) -> None:
-        self.table.object = readings(self.said, self.fits, len(self.points))
+    def _show_table(self) -> None:
+        self.table.object = readings(self.states, self.fits, len(self.points))
 
 
-def readings(said: dict[str, str], fits: dict[str, Fit], points: int) -> str:
-    """What stands beside the figure, as HTML: how each was trained, and how well it fits.
+def readings(states: dict[str, str], fits: dict[str, Fit], points: int) -> str:
+    """The numbers beside the figure, as HTML: how each was trained, and how well it fits.
 
     Args:
-        said: what is known about each training, as HTML.
+        states: how far each training is, as HTML.
         fits: the fits of those that are trained.
         points: how many points there are.
 
     Returns:
         A table.
     """
-    rows = []
-    for name, title in TITLES.items():
-        label = f"{theme.swatch(theme.ALGORITHM_COLOURS[name])}{title}"
-        cells = [label, *_fit_cells(fits.get(name), points), said[name]]
-        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
-    heads = ("", "before", "after", "meta-training")
-    head = "".join(f"<th>{text}</th>" for text in heads)
-    return (
-        f"<table><caption>Mean squared error on the {points} points</caption>"
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+    return common.table(
+        (
+            (style.label, *_fit_cells(fits.get(name), points), states[name])
+            for name, style in STYLES.items()
+        ),
+        head=("", "before", "after", "meta-training"),
+        caption=f"Mean squared error on the {points} points",
     )
 
 

@@ -1,36 +1,36 @@
-"""Runs as the lab reads them: whole, broken, growing."""
+"""Runs as the lab shows them: whole, broken, growing."""
 
 import numpy as np
 import pytest
 from run_folders import make_run, step_line
 
-from pullback.lab.rooms.runs import run_reading
+from pullback.lab import run_summaries
 from pullback.lab.rooms.runs import view as room
 from pullback.lab.session import Session
 
 
 def by_name(folder, known=()):
-    return {reading.name: reading for reading in run_reading.read_all(folder, known)}
+    return {summary.name: summary for summary in run_summaries.read_runs(folder, known)}
 
 
 def test_curves_are_what_the_run_wrote(tmp_path):
     make_run(tmp_path / "a")
-    reading = by_name(tmp_path)["a"]
-    steps, seconds, loss = reading.curves["loss"]
+    summary = by_name(tmp_path)["a"]
+    steps, seconds, loss = summary.curves["loss"]
     np.testing.assert_array_equal(steps, np.arange(1, 41))
     np.testing.assert_allclose(seconds, 0.5 * steps)
     np.testing.assert_allclose(loss, 3.0 / steps)
     # Two of the eight tasks of each step.
-    np.testing.assert_allclose(reading.curves["flagged"][2], 0.25)
-    assert len(reading.curves["tasks_per_second"][2]) == 39
-    assert reading.verdicts == {"ok": 240, "negative curvature": 80}
-    assert (reading.step, reading.seconds, reading.trouble) == (40, 25.0, "")
+    np.testing.assert_allclose(summary.curves["flagged"][2], 0.25)
+    assert len(summary.curves["tasks_per_second"][2]) == 39
+    assert summary.verdicts == {"ok": 240, "negative curvature": 80}
+    assert (summary.step, summary.seconds, summary.error) == (40, 25.0, "")
 
 
 def test_a_long_curve_is_thinned_to_means_that_end_where_it_ends(tmp_path):
     make_run(tmp_path / "a", steps=5000, written=1001)
     steps, _, loss = by_name(tmp_path)["a"].curves["loss"]
-    assert len(steps) <= run_reading.POINTS
+    assert len(steps) <= run_summaries.MAX_POINTS
     assert steps[-1] == 1001
     assert loss[0] == pytest.approx(np.mean([3.0, 1.5, 1.0]))
 
@@ -56,9 +56,9 @@ def test_a_broken_run_is_named_and_the_rest_stays(tmp_path, file, text, said):
     else:
         path.write_text(text)
     found = by_name(tmp_path)
-    assert said in found["a"].trouble
+    assert said in found["a"].error
     assert found["a"].state() == "broken"
-    assert not found["b"].trouble
+    assert not found["b"].error
     page = room.headline(tmp_path, list(found.values()))
     assert "1 of them broken" in page
 
@@ -73,28 +73,28 @@ def test_values_that_are_no_numbers_leave_gaps_and_nothing_else(tmp_path):
         {"kind": "flags", "step": 44, "codes": {"x": 1, "99": 2, "0": "three"}},
         {"kind": "flags", "step": 44, "codes": [1]},
     )
-    reading = by_name(tmp_path)["a"]
-    assert not reading.trouble
-    assert reading.curves["loss"][0][-2:].tolist() == [40, 44]
-    assert reading.verdicts["unknown"] == 3
-    assert all(np.isfinite(column).all() for c in reading.curves.values() for column in c)
+    summary = by_name(tmp_path)["a"]
+    assert not summary.error
+    assert summary.curves["loss"][0][-2:].tolist() == [40, 44]
+    assert summary.verdicts["unknown"] == 3
+    assert all(np.isfinite(column).all() for c in summary.curves.values() for column in c)
 
 
 def test_a_run_without_metrics_is_listed_with_empty_curves(tmp_path):
     make_run(tmp_path / "a")
     (tmp_path / "a" / "metrics.jsonl").unlink()
-    reading = by_name(tmp_path)["a"]
-    assert not reading.trouble
-    assert all(len(curve[0]) == 0 for curve in reading.curves.values())
-    assert "nan" not in room.overview([reading], {}).lower()
+    summary = by_name(tmp_path)["a"]
+    assert not summary.error
+    assert all(len(curve[0]) == 0 for curve in summary.curves.values())
+    assert "nan" not in room.overview([summary], {}).lower()
 
 
 def test_states(tmp_path):
     run = make_run(tmp_path / "a", written=20)
     (tmp_path / "a" / "metrics.jsonl").touch()
-    reading = by_name(tmp_path)["a"]
-    assert reading.state(now=reading.written + 1) == "training"
-    assert reading.state(now=reading.written + run_reading.QUIET + 1) == "stopped"
+    summary = by_name(tmp_path)["a"]
+    assert summary.state(now=summary.last_written + 1) == "training"
+    assert summary.state(now=summary.last_written + run_summaries.STOPPED_AFTER + 1) == "stopped"
     run.append({"kind": "failed", "step": 21, "message": "the loss is nan"})
     failed = by_name(tmp_path)["a"]
     assert (failed.state(), failed.failure, failed.step) == ("failed", "the loss is nan", 20)
@@ -104,11 +104,11 @@ def test_states(tmp_path):
 def test_only_what_changed_is_read_again(tmp_path):
     make_run(tmp_path / "a", written=20)
     make_run(tmp_path / "deep" / "b", "maml")
-    first = run_reading.read_all(tmp_path)
-    assert [reading.name for reading in first] == ["a", "deep/b"]
-    run = run_reading.Run.open(tmp_path / "a")
+    first = run_summaries.read_runs(tmp_path)
+    assert [summary.name for summary in first] == ["a", "deep/b"]
+    run = run_summaries.Run.open(tmp_path / "a")
     run.append(step_line(21))
-    second = run_reading.read_all(tmp_path, first)
+    second = run_summaries.read_runs(tmp_path, first)
     assert second[0].step == 21
     assert second[1] is first[1]
 
@@ -116,7 +116,7 @@ def test_only_what_changed_is_read_again(tmp_path):
 def test_differences_name_the_settings_that_differ(tmp_path):
     make_run(tmp_path / "a")
     make_run(tmp_path / "b", "maml", steps=50)
-    rows = dict(run_reading.differences(run_reading.read_all(tmp_path)))
+    rows = dict(run_summaries.differing_settings(run_summaries.read_runs(tmp_path)))
     assert rows["algorithm.name"] == ["imaml", "maml"]
     assert rows["training.steps"] == ["40", "50"]
     assert rows["algorithm.linear_solver"] == ["cg", "–"]
@@ -128,8 +128,8 @@ def test_what_comes_from_files_is_escaped(tmp_path):
     make_run(folder).append({"kind": "failed", "step": 41, "message": "<script>"})
     (tmp_path / "<i>broken").mkdir()
     (tmp_path / "<i>broken" / "config.toml").write_text("[")
-    readings = run_reading.read_all(tmp_path)
-    page = room.headline(tmp_path, readings) + room.overview(readings, {})
+    runs = run_summaries.read_runs(tmp_path)
+    page = room.headline(tmp_path, runs) + room.overview(runs, {})
     for raw in ("<b>x", "<script>", "<i>broken"):
         assert raw not in page
 
@@ -139,7 +139,7 @@ def test_what_comes_from_files_is_escaped(tmp_path):
 def test_limits_are_two_different_numbers(values, logarithmic):
     if logarithmic:
         values = [max(value, 1e-30) for value in values]
-    low, high = room.limits(values, logarithmic)
+    low, high = room.axis_limits(values, logarithmic)
     assert np.isfinite([low, high]).all()
     assert low < high
 

@@ -1,33 +1,33 @@
-"""What the few-shot game says beside the query: the answer, the round, the score."""
+"""The text beside the query of the few-shot game: the answer, the round, the score."""
 
 import numpy as np
 
-from pullback.lab import theme
+from pullback.lab import common
 from pullback.lab.rooms.game.mathematics import Answer, Round
 
 NAMES = "ABCDE"
 ROUNDS = 10
 
 
-def panel(
+def answer_panel(
     answer: Answer | None,
-    now: Round | None,
+    current: Round | None,
     guess: int | None,
     score: list[int],
     in_rounds: bool,
     missing: list[str],
-    thinking: bool,
+    computing: bool,
 ) -> str:
-    """What stands beside the query, as HTML: the answer, and who leads.
+    """The text beside the query, as HTML.
 
     Args:
         answer: of the machine; None until it has one.
-        now: the round, while there is one.
-        guess: of the person, in a round.
-        score: right answers of the person and of the machine, and rounds played.
-        in_rounds: whether rounds are being played.
+        current: the round, while one is played.
+        guess: of the visitor, in a round.
+        score: right answers of the visitor and of the machine, and rounds played.
+        in_rounds: whether ten rounds are being played.
         missing: the classes without a picture.
-        thinking: whether the machine is at work.
+        computing: whether the machine is computing its answer.
 
     Returns:
         The HTML.
@@ -41,12 +41,12 @@ def panel(
     if in_rounds and guess is None:
         parts.append("<p>Which of the five is it? The machine has its answer sealed.</p>")
     elif answer is not None:
-        parts.append(_bars(answer, now))
-        if now is not None and guess is not None:
-            parts.append(_verdict(now.label, guess, int(np.argmax(answer.probabilities))))
+        parts.append(_bars(answer, current))
+        if current is not None and guess is not None:
+            parts.append(_result(current.label, guess, int(np.argmax(answer.probabilities))))
             if score[2] >= ROUNDS:
                 parts.append(f"<p><b>{_ending(score)}</b></p>")
-    elif thinking:
+    elif computing:
         parts.append("<p>Thinking … the first answer takes longer, to compile.</p>")
     elif missing:
         parts.append(f"<p>Still to draw: {', '.join(missing)}; then the one to be named.</p>")
@@ -55,13 +55,11 @@ def panel(
     return "".join(parts)
 
 
-def _bars(answer: Answer, now: Round | None) -> str:
-    known = np.isfinite(answer.residual)
-    residual = f"{answer.residual:.1e}" if known else "unknown"
+def _bars(answer: Answer, current: Round | None) -> str:
     rows = []
     for place, share in enumerate(answer.probabilities):
-        right = now is not None and place == now.label
-        colour = theme.BLUE if share == answer.probabilities.max() else theme.GREY
+        right = current is not None and place == current.label
+        colour = common.BLUE if share == answer.probabilities.max() else common.GREY
         bar = (
             f'<div style="background:{colour};height:0.8rem;border-radius:2px;'
             f'width:{max(0.5, 100 * share):.1f}%"></div>'
@@ -71,6 +69,7 @@ def _bars(answer: Answer, now: Round | None) -> str:
             f"<tr><th>{NAMES[place]}{mark}</th><td style='width:70%'>{bar}</td>"
             f"<td>{100 * share:.0f} %</td></tr>"
         )
+    residual = common.number(answer.residual, ".1e", "unknown")
     return (
         f"<table><caption>The machine says</caption><tbody>{''.join(rows)}</tbody></table>"
         f'<p class="soft" style="margin-top:0.5rem">Adapted and answered in '
@@ -78,12 +77,12 @@ def _bars(answer: Answer, now: Round | None) -> str:
     )
 
 
-def _verdict(label: int, guess: int, machine: int) -> str:
-    def who(name: str, said: int) -> str:
+def _result(label: int, guess: int, machine: int) -> str:
+    def judged(name: str, said: int) -> str:
         tone, word = ("good", "right") if said == label else ("bad", "wrong")
         return f'{name} said {NAMES[said]}, <span class="{tone}">{word}</span>'
 
-    return f"<p>{who('You', guess)}; {who('the machine', machine)}.</p>"
+    return f"<p>{judged('You', guess)}; {judged('the machine', machine)}.</p>"
 
 
 def _ending(score: list[int]) -> str:

@@ -1,4 +1,4 @@
-"""Folders of runs as the lab reads them: whatever is broken is named, and the rest stays."""
+"""Runs as the lab shows them: a broken one is reported, and does not hide the others."""
 
 import math
 import time
@@ -14,13 +14,13 @@ from pullback.core import results
 from pullback.runs.config import SECTIONS, RunConfig
 from pullback.runs.folder import CHECKPOINTS, CONFIG, METRICS, SPLIT, Run
 
-MOST = 60
-"""Runs listed at most: the ones written to last."""
+MAX_RUNS = 60
+"""Of more runs than that, the ones written to last are listed."""
 
-POINTS = 400
-"""Points of a curve at most; beyond that, means of neighbours are shown."""
+MAX_POINTS = 400
+"""Of more points than that, a curve shows means of neighbours."""
 
-QUIET = 90.0
+STOPPED_AFTER = 90.0
 """Seconds without a new line after which an unfinished run counts as stopped."""
 
 Curve = tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]
@@ -33,27 +33,27 @@ _CURVES = {
     "linear_residual": ("step", "linear_residual"),
     "tasks_per_second": ("step", "tasks_per_second"),
 }
-_MARKS = (CONFIG, METRICS, SPLIT, CHECKPOINTS)
+_RUN_FILES = (CONFIG, METRICS, SPLIT, CHECKPOINTS)
 
 
 @dataclass(frozen=True)
-class Reading:
-    """One run's folder, as far as it could be read.
+class RunSummary:
+    """One run, as far as its folder could be read.
 
     Args:
-        name: its path from the folder that the lab was pointed at.
-        folder: where it is.
-        signature: changes when its files do.
+        name: its path below the folder that the lab was given.
+        folder: its folder.
+        signature: the sizes and times of its files.
         config: its settings; None if they cannot be read.
         curves: by name: ``loss``, ``validation``, ``inner_residual``, ``linear_residual``,
             ``tasks_per_second`` and ``flagged`` (the share of tasks with a verdict other than
             ok).
         verdicts: how many training tasks ended with each verdict, by name.
-        step: the last meta-step written.
+        step: the last meta-step in its metrics.
         seconds: of training so far, compilation included.
-        written: when its metrics were written last, in seconds of the system's clock.
-        failure: what it said when it failed; empty if it did not.
-        trouble: why it, or a part of it, cannot be shown; empty if all is well.
+        last_written: when its metrics were last written to, in seconds of the system's clock.
+        failure: the message that its training failed with; empty if it did not fail.
+        error: why the folder, or a part of it, could not be read; empty if it could.
     """
 
     name: str
@@ -64,9 +64,9 @@ class Reading:
     verdicts: Mapping[str, int] = field(default_factory=dict)
     step: int = 0
     seconds: float = 0.0
-    written: float = 0.0
+    last_written: float = 0.0
     failure: str = ""
-    trouble: str = ""
+    error: str = ""
 
     @property
     def score(self) -> str:
@@ -76,24 +76,25 @@ class Reading:
 
     def state(self, now: float | None = None) -> str:
         """In one word: broken, failed, finished, training or stopped."""
-        if self.trouble:
+        if self.error:
             return "broken"
         if self.failure:
             return "failed"
         if self.config is not None and self.step >= self.config.training.steps:
             return "finished"
-        passed = (time.time() if now is None else now) - self.written
-        return "training" if passed < QUIET else "stopped"
+        silent = (time.time() if now is None else now) - self.last_written
+        return "training" if silent < STOPPED_AFTER else "stopped"
 
 
-def find(folder: Path) -> list[Path]:
+def find_runs(folder: Path) -> list[Path]:
     """The folders of runs in a folder: itself, or those in it, or one level further down.
 
     Args:
-        folder: what the lab was pointed at.
+        folder: the folder that the lab was given.
 
     Returns:
-        Folders that hold a file of a run, whole or not; the :data:`MOST` written to last, by name.
+        Folders that hold a file of a run, broken or not; the :data:`MAX_RUNS` written to last, by
+        name.
 
     Raises:
         OSError: if the folder cannot be listed.
@@ -109,7 +110,7 @@ def find(folder: Path) -> list[Path]:
             found += [deeper for deeper in _folders(entry) if _looks_like_a_run(deeper)]
         except OSError:
             continue
-    latest = sorted(found, key=lambda path: signature(path)[-1] or 0, reverse=True)[:MOST]
+    latest = sorted(found, key=lambda path: signature(path)[-1] or 0, reverse=True)[:MAX_RUNS]
     return sorted(latest)
 
 
@@ -118,11 +119,11 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _looks_like_a_run(folder: Path) -> bool:
-    return any((folder / mark).exists() for mark in _MARKS)
+    return any((folder / name).exists() for name in _RUN_FILES)
 
 
 def signature(folder: Path) -> tuple[Any, ...]:
-    """What changes when the files of a run do; the time of its metrics comes last."""
+    """The sizes and times of a run's files; the time of its metrics comes last."""
 
     def facts(name: str) -> tuple[int, int] | tuple[None, None]:
         try:
@@ -134,69 +135,74 @@ def signature(folder: Path) -> tuple[Any, ...]:
     return (*facts(CONFIG), *facts(SPLIT), *facts(METRICS))
 
 
-def read_all(folder: Path, known: Sequence[Reading] = ()) -> tuple[Reading, ...]:
+def read_runs(folder: Path, known: Sequence[RunSummary] = ()) -> tuple[RunSummary, ...]:
     """Every run of a folder.
 
     Args:
-        folder: what the lab was pointed at.
-        known: earlier readings; those whose files have not changed are kept.
+        folder: the folder that the lab was given.
+        known: earlier summaries; those whose files have not changed are not read again.
 
     Returns:
-        The readings, by name.
+        The summaries, by name.
 
     Raises:
         OSError: if the folder cannot be listed.
     """
-    before = {reading.folder: reading for reading in known}
-    readings = []
-    for path in find(folder):
+    before = {summary.folder: summary for summary in known}
+    summaries = []
+    for path in find_runs(folder):
         earlier = before.get(path)
         same = earlier is not None and earlier.signature == signature(path)
-        readings.append(earlier if earlier is not None and same else read(path, folder))
-    return tuple(readings)
+        summaries.append(earlier if earlier is not None and same else read_run(path, folder))
+    return tuple(summaries)
 
 
-def read(path: Path, root: Path) -> Reading:
-    """One run; nothing that is wrong with it is raised.
+def read_run(path: Path, root: Path) -> RunSummary:
+    """One run; what is wrong with it is not raised, but in the summary.
 
     Args:
         path: its folder.
-        root: what the lab was pointed at.
+        root: the folder that the lab was given.
 
     Returns:
-        The reading.
+        The summary.
     """
     name = path.name if path == root else str(path.relative_to(root))
-    # Taken first: what is written while reading shows as a change the next time.
+    # Taken first, so that what is written in the meantime counts as a change the next time.
     seen = signature(path)
-    written = (seen[-1] or 0) / 1e9
+    last_written = (seen[-1] or 0) / 1e9
     try:
         run = Run.open(path)
     except Exception as error:
-        return Reading(name, path, seen, written=written, trouble=_first(error, path))
+        return RunSummary(
+            name, path, seen, last_written=last_written, error=_first_line(error, path)
+        )
     try:
         lines = run.metrics()
         curves = {n: _curve(lines, kind, value) for n, (kind, value) in _CURVES.items()}
         curves["flagged"] = _flagged(lines, run.config.training.tasks_per_step)
         steps = [line for line in lines if line.get("kind") == "step"]
-        return Reading(
+        failures = [line for line in lines if line.get("kind") == "failed"]
+        return RunSummary(
             name,
             path,
             seen,
             run.config,
             curves,
-            _verdicts(lines),
-            max((line["step"] for line in lines if line.get("kind") != "failed"), default=0),
-            _number(steps[-1].get("seconds")) if steps else 0.0,
-            written,
-            next((str(x.get("message")) for x in lines[::-1] if x.get("kind") == "failed"), ""),
+            verdicts=_verdicts(lines),
+            step=max((line["step"] for line in lines if line.get("kind") != "failed"), default=0),
+            seconds=_number(steps[-1].get("seconds")) if steps else 0.0,
+            last_written=last_written,
+            failure=str(failures[-1].get("message")) if failures else "",
         )
     except Exception as error:
-        return Reading(name, path, seen, run.config, written=written, trouble=_first(error, path))
+        return RunSummary(
+            name, path, seen, run.config, last_written=last_written, error=_first_line(error, path)
+        )
 
 
-def _first(error: Exception, path: Path) -> str:
-    """An error's first line, without the way to the run, which is known where it is read."""
+def _first_line(error: Exception, path: Path) -> str:
+    """An error's first line, without the path of the run, which the page shows beside it."""
     text = str(error).strip().split("\n")[0] or type(error).__name__
     return text.replace(f"{path}/", "").replace(str(path), path.name)
 
@@ -215,30 +221,30 @@ def _curve(lines: Sequence[Mapping[str, Any]], kind: str, name: str) -> Curve:
     found = [line for line in lines if line.get("kind") == kind]
     values = np.array([_number(line.get(name)) for line in found])
     if name == "tasks_per_second":
-        # The first line of a sitting measures the compiler.
+        # The first line after a start measures the compiler.
         values[[bool(line.get("compiling")) for line in found]] = math.nan
-    return _thin(found, values)
+    return _thinned(found, values)
 
 
 def _flagged(lines: Sequence[Mapping[str, Any]], tasks_per_step: int) -> Curve:
     found = [line for line in lines if line.get("kind") == "step"]
     counts = np.array([_number(line.get("count", 1)) for line in found])
     values = np.array([_number(line.get("flagged")) for line in found])
-    return _thin(found, values / np.maximum(1.0, counts * tasks_per_step))
+    return _thinned(found, values / np.maximum(1.0, counts * tasks_per_step))
 
 
-def _thin(lines: Sequence[Mapping[str, Any]], values: Float[np.ndarray, " n"]) -> Curve:
+def _thinned(lines: Sequence[Mapping[str, Any]], values: Float[np.ndarray, " n"]) -> Curve:
     steps = np.array([_number(line["step"]) for line in lines])
     seconds = np.array(
         [_number(line.get("seconds")) - _number(line.get("compilation", 0.0)) for line in lines]
     )
     kept = np.isfinite(values) & np.isfinite(steps) & np.isfinite(seconds)
     columns = np.stack([steps[kept], seconds[kept], values[kept]]) if lines else np.zeros((3, 0))
-    window = -(-columns.shape[1] // POINTS)
+    window = -(-columns.shape[1] // MAX_POINTS)
     if window > 1:
         cut = columns.shape[1] // window * window
         blocks = columns[:, :cut].reshape(3, -1, window)
-        # The place is a window's end, so that nothing is drawn before its time.
+        # At the window's last step, so that no mean is drawn at a step before the values in it.
         thin = np.stack([blocks[0, :, -1], blocks[1, :, -1], blocks[2].mean(1)])
         columns = np.concatenate([thin, columns[:, cut:]], axis=1)
     return columns[0], columns[1], columns[2]
@@ -256,17 +262,17 @@ def _verdicts(lines: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     return found
 
 
-def differences(readings: Sequence[Reading]) -> list[tuple[str, list[str]]]:
+def differing_settings(runs: Sequence[RunSummary]) -> list[tuple[str, list[str]]]:
     """The settings in which runs differ.
 
     Args:
-        readings: runs; those without settings count as having none.
+        runs: the runs.
 
     Returns:
-        For each such setting, ``("section.name", a value for each run)``; ``"–"`` where a run has
-        no use for it.
+        For each such setting ``("section.name", [a value for each run])``; ``"–"`` for a run that
+        does not use the setting, or has no settings that can be read.
     """
-    settings = [asdict(r.config) if r.config is not None else None for r in readings]
+    settings = [asdict(r.config) if r.config is not None else None for r in runs]
     known = [each for each in settings if each is not None]
     different = [
         (section, name)
