@@ -6,9 +6,10 @@ import sys
 import pytest
 from lab_browser import show
 
-from pullback.lab.rooms import ROOMS, all_rooms
+from pullback.lab.rooms import all_rooms
+from pullback.registries import ROOMS
 
-NAMES = [entry.name for entry in ROOMS]
+NAMES = list(ROOMS)
 
 
 @pytest.mark.parametrize("width", [1280, 390])
