@@ -198,10 +198,9 @@ def episodes(
 def _check_images(class_set: ClassSet, asked: list[str]) -> None:
     if not asked:
         return
-    named = asked[0].capitalize()
     if not class_set.is_images:
         raise InputError(
-            f"{named} was asked for, but the examples of {class_set.name!r} are no images",
+            f"The examples of {class_set.name!r} are no images, and have no {asked[0]}",
             allowed="data sets of images",
         )
     height, width, _ = class_set.shape

@@ -230,6 +230,6 @@ def test_building_refuses_classes_that_are_gone(omniglot_run):
     run = Run.open(omniglot_run)
     images = build.load_data(run.config)
     fewer = images.select([name for name in images.classes if name not in run.split.test[:1]])
-    with pytest.raises(InputError, match="classes are not in image set"):
+    with pytest.raises(InputError, match="classes are not in the data set"):
         build.build(run.config, run.split, fewer)
     assert configs.diff(run.config, run.config) == []
