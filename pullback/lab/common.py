@@ -116,10 +116,11 @@ class Lines:
 
     Args:
         plot: the figure that they are drawn in.
+        name: of the source, as for :func:`empty_source`.
     """
 
-    def __init__(self, plot: Any):
-        self.source = empty_source("xs", "ys", "colour", "dash", "width")
+    def __init__(self, plot: Any, name: str | None = None):
+        self.source = empty_source("xs", "ys", "colour", "dash", "width", name=name)
         plot.multi_line(
             "xs", "ys", source=self.source, line_color="colour", line_dash="dash",
             line_width="width",

@@ -67,29 +67,37 @@ def test_a_dot_stays_a_dot_and_what_is_outside_comes_in():
     assert mathematics.rasterise([[(-1e9, 1e300), (2, 0.5)]], 3.0).max() == 255
 
 
-def test_a_round_shows_two_drawings_of_the_same_class():
-    images = load_glyphs()
-    by_class = {
-        image.tobytes(): c for c in range(len(images.classes)) for image in images.of_class(c)
-    }
+def test_a_round_shows_two_drawings_of_the_same_class(glyphs):
+    numbers = range(len(glyphs.classes))
+    by_class = {image.tobytes(): c for c in numbers for image in glyphs.of_class(c)}
     scripts = []
     for seed in range(10):
-        found = mathematics.draw_round(images, 5, (seed, 1))
+        found = mathematics.draw_round(glyphs, 5, (seed, 1))
         classes = [by_class[image.tobytes()] for image in found.support]
         assert len(set(classes)) == 5
         assert by_class[found.query.tobytes()] == classes[found.label]
         assert not np.array_equal(found.query, found.support[found.label])
-        scripts.append(len({images.groups[c] for c in classes}))
+        scripts.append(len({glyphs.groups[c] for c in classes}))
     assert np.median(scripts) == 1
-    again = mathematics.draw_round(images, 5, (3, 1))
-    np.testing.assert_array_equal(again.query, mathematics.draw_round(images, 5, (3, 1)).query)
+    again = mathematics.draw_round(glyphs, 5, (3, 1))
+    np.testing.assert_array_equal(again.query, mathematics.draw_round(glyphs, 5, (3, 1)).query)
 
 
 @pytest.fixture(scope="module")
-def player(tiny, tmp_path_factory):
+def cache(home):
+    """The cache that the labs use too: characters are drawn once."""
+    return home / "pullback"
+
+
+@pytest.fixture(scope="module")
+def glyphs(cache):
+    return load_glyphs(cache_dir=cache)
+
+
+@pytest.fixture(scope="module")
+def player(tiny, cache):
     reported = []
     config = resolve(TINY)
-    cache = tmp_path_factory.mktemp("cache")
     first = mathematics.train_small(lambda *what: reported.append(what), config, cache)
     assert reported[0] == (0, 0.0) and reported[-1][0] == 2
     assert first.facts["fresh"] and 0 <= first.facts["accuracy"] <= 1
@@ -117,7 +125,7 @@ def test_a_player_has_not_seen_the_classes_of_its_rounds(player):
     assert not set(player.images.classes) & {*built.split.train, *built.split.validation}
 
 
-def test_runs_that_can_play_are_found_and_loaded(player, tmp_path):
+def test_runs_that_can_play_are_found_and_loaded(player, cache, tmp_path):
     built = build.build(player.config)
     run = Run.create(tmp_path / "glyphs", player.config, built.split)
     checkpoint.save(run.checkpoints, built.fresh_state(), seed=0, score=0.5)
@@ -127,7 +135,7 @@ def test_runs_that_can_play_are_found_and_loaded(player, tmp_path):
     (tmp_path / "torn" / "config.toml").write_text("[")
     found = mathematics.playable(run_summaries.read_runs(tmp_path))
     assert [run.name for run in found] == ["glyphs"]
-    loaded = mathematics.load_run(found[0])
+    loaded = mathematics.load_run(found[0], cache)
     assert loaded.images.classes == built.split.test
     support = np.stack([loaded.images.of_class(c)[0, ..., 0] for c in range(5)])
     assert np.isfinite(mathematics.answer(loaded, support, support[0]).probabilities).all()
@@ -181,8 +189,7 @@ def test_a_picture_keeps_its_ink():
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(raw)))[..., 1], image)
 
 
-def test_pens_are_as_wide_as_the_data_sets_strokes():
-    glyphs = load_glyphs()
+def test_pens_are_as_wide_as_the_data_sets_strokes(glyphs):
     player = Player("", mathematics.small_config(), None, glyphs, {})
     ours = mathematics.rasterise(CIRCLE, player.stroke_width)
     theirs = width(glyphs.images.reshape(-1, 28, 28)[::7])

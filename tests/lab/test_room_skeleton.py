@@ -20,17 +20,17 @@ pytestmark = pytest.mark.filterwarnings("ignore:Widget.name is deprecated")
 
 @pytest.fixture(scope="module")
 def blocks():
-    """The lines of Python in the document: the room's module, and its line in the list."""
+    """The two pieces of code in the document: the room's module, and its line in the list."""
     text = DOCUMENT.read_text(encoding="utf-8")
     section = text[text.index("## Adding a room") : text.index("## What is given")]
-    return re.findall(r"```python\n(.*?)```", section, flags=re.DOTALL)
+    return re.findall(r"```(?:python)?\n(.*?)```", section, flags=re.DOTALL)
 
 
 @pytest.fixture
 def skeleton(blocks, tmp_path, monkeypatch):
     """The skeleton's room, registered after the rooms that there are."""
     module, line = blocks
-    entry = eval(line.strip().rstrip(","), {"Entry": Entry})
+    (entry,) = eval(f"({line})", {"Entry": Entry})
     module_name = entry.target.partition(":")[0]
     (tmp_path / f"{module_name.rpartition('.')[2]}.py").write_text(module, encoding="utf-8")
     # As if the file were in the folder of rooms, where the document puts it.

@@ -157,9 +157,7 @@ class _View:
         self.plot.line("x", "y", source=self.contours, color=common.GREY, alpha=0.6)
         self.lines = Lines(self.plot)
         self.points = common.empty_source("x", "y", "colour", "marker", name="arrows-points")
-        self.plot.scatter(
-            "x", "y", source=self.points, marker="marker", size=9, color="colour"
-        )  # fmt: skip
+        self.plot.scatter("x", "y", source=self.points, marker="marker", size=9, color="colour")
 
     def _watch(self) -> None:
         for widget in (self.kind, self.steps, self.strength):
@@ -257,12 +255,9 @@ def tables(settings: Settings, found: MetaGradients, meta_steps: int) -> str:
         NAMES, STYLES, found.gradients, found.losses, strict=True
     ):
         cost = mathematics.cost(name, settings.steps, found.products)
-        costs.append(
-            (
-                style.label, number(loss, ".3f", "–"), number(np.linalg.norm(gradient), ".3f", "–"),
-                str(cost.gradients), str(cost.products), f"{cost.stored:g}",
-            )
-        )  # fmt: skip
+        size = number(np.linalg.norm(gradient), ".3f", "–")
+        counts = (str(cost.gradients), str(cost.products), f"{cost.stored:g}")
+        costs.append((style.label, number(loss, ".3f", "–"), size, *counts))
     angles = mathematics.angles(found.gradients)
     between = [
         (style.label, *[""] * i, *(_angle(value) for value in angles[i, i + 1 :]))

@@ -46,7 +46,7 @@ algorithm = pb.imaml(pb.models.cross_entropy(model.apply), strength=5.0,
 theta = model.init(jax.random.key(0))  # of a run: pullback.runs.checkpoint.restore(...)
 glyphs = pb.tasks.load_glyphs()
 task = pb.tasks.episodes(glyphs, ways=5, shots=1, queries=1).sample(jax.random.key(1))
-phi, report = algorithm.adapt(theta, task.support, jax.random.key(0))
+phi, report = jax.jit(algorithm.adapt)(theta, task.support, jax.random.key(0))
 probabilities = jax.nn.softmax(model.apply(phi, task.query[0]))
 """
 

@@ -66,7 +66,7 @@ phi = pb.solve(pb.Proximal(loss, strength), theta, task.support,
 problem = pb.Proximal(loss, strength).problem(theta, task.support)
 jacobian = pb.implicit.jacobian(pb.implicit.linearise(problem, phi))
 algorithm = pb.imaml(loss, strength=strength, linear_solver=pb.linear.CG(rtol=0.0))
-outer, gradient, info = algorithm.meta_gradient(theta, task, jax.random.key(0))
+outer, gradient, info = jax.jit(algorithm.meta_gradient)(theta, task, jax.random.key(0))
 """
 
 

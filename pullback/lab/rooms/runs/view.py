@@ -6,11 +6,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import panel as pn
 from bokeh.models import LogTicker, PrintfTickFormatter, Range1d
 
 from pullback.lab import common
-from pullback.lab.common import CYCLE, failure, number
+from pullback.lab.common import CYCLE, Line, Lines, failure, number
 from pullback.lab.room import Room
 from pullback.lab.run_summaries import RunSummary, differing_settings, read_runs
 from pullback.lab.session import Session
@@ -63,8 +64,6 @@ FIGURES = (
 )
 
 FROM_ZERO = ("flagged", "tasks_per_second")
-LINE_COLUMNS = ("xs", "ys", "colour", "dash")
-END_COLUMNS = ("x", "y", "colour")
 
 Styles = dict[str, tuple[str, str]]
 """The colour and the dash of each run that is drawn, by its name."""
@@ -89,7 +88,7 @@ class _View:
         self.choice = pn.widgets.CheckBoxGroup(label="Runs", options=[], inline=True)
         self.head = common.html(f"<p>Reading {escape(str(folder))} …</p>")
         self.table, self.different = common.html(), common.html()
-        self.sources, self.plots = {}, {}
+        self.plots, self.lines, self.ends = {}, {}, {}
         for name, title, scale in FIGURES:
             self.plots[name] = self._figure(name, title, scale)
         self.against.param.watch(lambda _: self._draw(), "value")
@@ -128,13 +127,9 @@ class _View:
         if scale == "log":
             plot.yaxis[0].ticker = LogTicker(mantissas=[1, 2, 5], desired_num_ticks=4)
             plot.yaxis[0].formatter = PrintfTickFormatter(format="%g")
-        self.sources[name] = common.empty_source(*LINE_COLUMNS, name=f"runs-{name}")
-        plot.multi_line(
-            "xs", "ys", source=self.sources[name], line_color="colour", line_dash="dash",
-            line_width=1.8,
-        )  # fmt: skip
-        self.sources[f"{name}-ends"] = common.empty_source(*END_COLUMNS)
-        plot.scatter("x", "y", source=self.sources[f"{name}-ends"], color="colour", size=5)
+        self.lines[name] = Lines(plot, name=f"runs-{name}")
+        self.ends[name] = common.empty_source("x", "y", "colour")
+        plot.scatter("x", "y", source=self.ends[name], color="colour", size=5)
         return plot
 
     def _visibility_changed(self, event: Any) -> None:
@@ -184,8 +179,7 @@ class _View:
         self.different.object = settings_table(chosen)
 
     def _draw_figure(self, name: str, chosen: Sequence[RunSummary], styles: Styles) -> None:
-        data: dict[str, list[Any]] = {column: [] for column in LINE_COLUMNS}
-        ends: dict[str, list[Any]] = {column: [] for column in END_COLUMNS}
+        lines = []
         logarithmic = self.plots[name].y_scale.__class__.__name__ == "LogScale"
         for run in chosen:
             curve = run.curves.get(name)
@@ -198,23 +192,20 @@ class _View:
                 x, y = x[y > 0], y[y > 0]
             if not len(x):
                 continue
-            colour, dash = styles[run.name]
-            data["xs"].append(x)
-            data["ys"].append(y)
-            data["colour"].append(colour)
-            data["dash"].append(dash)
-            ends["x"].append(float(x[-1]))
-            ends["y"].append(float(y[-1]))
-            ends["colour"].append(colour)
+            lines.append(Line(np.stack([x, y], axis=1), *styles[run.name], width=1.8))
         plot = self.plots[name]
         plot.xaxis[0].axis_label = ("meta-step", "seconds of training")[self.against.value]
-        every = [float(v) for ys in data["ys"] for v in (ys.min(), ys.max())]
+        every = [float(y) for line in lines for y in line.points[:, 1]]
         low, high = axis_limits(every, logarithmic, floor=0.0 if name in FROM_ZERO else None)
         plot.y_range.update(start=low, end=high)
-        last = max((float(xs.max()) for xs in data["xs"]), default=1.0)
+        last = max((float(line.points[:, 0].max()) for line in lines), default=1.0)
         plot.x_range.update(start=-0.02 * last, end=1.03 * last or 1.0)
-        self.sources[name].data = data
-        self.sources[f"{name}-ends"].data = ends
+        self.lines[name].show(lines)
+        self.ends[name].data = {
+            "x": [float(line.points[-1, 0]) for line in lines],
+            "y": [float(line.points[-1, 1]) for line in lines],
+            "colour": [line.colour for line in lines],
+        }
 
 
 def line_style(place: int) -> tuple[str, str]:

@@ -55,7 +55,7 @@ algorithm = pb.imaml(loss, strength=2.0, solver=pb.solvers.LBFGS(16))
 theta = pb.train(algorithm, model.init(jax.random.key(0)), pb.tasks.Sinusoid(shots=5), steps=10,
                  key=jax.random.key(0)).theta
 support = pb.tasks.Sinusoid(shots=5).sample(jax.random.key(1)).support
-phi, report = algorithm.adapt(theta, support, jax.random.key(0))
+phi, report = jax.jit(algorithm.adapt)(theta, support, jax.random.key(0))
 """
 
 
