@@ -12,7 +12,8 @@ from pullback.core.errors import InputError
 from pullback.core.problem import InnerProblem, Loss
 from pullback.core.trees import Params
 from pullback.implicit.certificate import Certify, Errors, estimate, verdict
-from pullback.linear import CG, LinearSolver
+from pullback.linear import LinearSolver
+from pullback.linear.cg import ECONOMICAL
 from pullback.solvers import LBFGS, BlackBox, InnerSolver, run
 from pullback.solvers.base import Solution, check_solver
 
@@ -40,7 +41,7 @@ class Implicit(eqx.Module):
 
     Args:
         solver: the inner solver.
-        linear_solver: solves (H + Λ)u = v.
+        linear_solver: solves (H + Λ)u = v; :data:`pullback.linear.cg.ECONOMICAL` if None.
         damping: δ ≥ 0 added to H + Λ in the solve.
         certify: how each gradient is judged; None for not at all.
         raising: when to solve a task with more of Λ; None for never.
@@ -64,7 +65,7 @@ class Implicit(eqx.Module):
         raising: Raise | None = None,
     ):
         self.solver = LBFGS() if solver is None else solver
-        self.linear_solver = CG() if linear_solver is None else linear_solver
+        self.linear_solver = ECONOMICAL if linear_solver is None else linear_solver
         self.damping, self.certify, self.raising = damping, certify, raising
         check_solver(self.solver)
         if isinstance(linear_solver, type) or not isinstance(self.linear_solver, LinearSolver):

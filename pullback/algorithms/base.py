@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from pullback import implicit
 from pullback.core import trees
+from pullback.core.display import VerdictRecord
 from pullback.core.problem import InnerProblem, check_params
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
@@ -20,7 +20,7 @@ Theta = PyTree[Any]
 """What is meta-learned: the parameters, or a record that holds them and more."""
 
 
-class Report(eqx.Module):
+class Report(VerdictRecord):
     """How one adaptation went.
 
     Args:
@@ -35,8 +35,11 @@ class Report(eqx.Module):
     strength_factor: Float[Array, ""]
 
 
-class Info(eqx.Module):
-    """How one meta-gradient was come by. NaN stands where an algorithm has no such number.
+class Info(VerdictRecord):
+    """What a meta-gradient was computed from, and how far to trust it.
+
+    A number that the algorithm does not compute is NaN: one without a linear solve has no
+    ``linear_residual``, one without a certificate no ``inner_error``.
 
     Args:
         inner_residual: relative stationarity residual of the inner solution, as in ``Report``.

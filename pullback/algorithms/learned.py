@@ -107,7 +107,9 @@ def learned_imaml(
             Required with ``hyper``: an η that could lower the outer loss by itself would be
             learned to do that.
         solver: the inner solver, as for :func:`pullback.imaml`.
-        linear_solver: solves (H + Λ)u = v; preconditioned CG if None.
+        linear_solver: solves (H + Λ)u = v; :data:`pullback.linear.cg.ECONOMICAL` if None,
+            preconditioned CG that stops after 10 products with H or at a relative residual of
+            5 %. Give ``CG()`` for a solve to 1e-5.
         damping: δ ≥ 0 added to H + Λ in the solve: a deliberate bias of all the gradients.
         certify: how each meta-gradient's own error is estimated and judged; None for not at all.
         raise_strength: multiply Λ, task by task, until H + Λ is positive definite where the

@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
 from pullback.core import trees
+from pullback.core.display import Record
 from pullback.core.errors import InputError, check_counts
 from pullback.core.problem import Loss, divide_by_strength
 from pullback.core.results import Verdict
@@ -79,7 +80,7 @@ class Certify(eqx.Module):
         self.share, self.reach = share, reach
 
 
-class Errors(eqx.Module):
+class Errors(Record):
     """The estimated relative error of a meta-gradient, by source.
 
     Args:

@@ -1,16 +1,16 @@
 """The doors: decorators for solvers, and a certificate."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
 from jaxtyping import Array, Float, Int
 
 from pullback.core import trees
+from pullback.core.display import VerdictRecord
 from pullback.core.errors import InputError
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
@@ -29,8 +29,26 @@ from pullback.implicit._solve import Settings, solve_system
 from pullback.linear import LinearSolver
 from pullback.linear.base import damped
 
+_MESSAGES = {
+    Verdict.NOT_FINITE: (
+        "x or F(x) is NaN or infinite: look for logarithms and divisions in F that can leave "
+        "their domain"
+    ),
+    Verdict.INNER_NOT_CONVERGED: (
+        "F(x) is not zero, so x is no solution: run the solver longer, or raise tolerance or atol"
+    ),
+    Verdict.SOLVE_FAILED: (
+        "∂F/∂x is singular to rounding, so the solution has no derivative: add damping, or state "
+        "the problem so that its solution is isolated"
+    ),
+    Verdict.SOLVE_NOT_CONVERGED: (
+        "the linear solve stopped above the tolerance: give a linear solver with more steps or a "
+        "smaller tolerance of its own"
+    ),
+}
 
-class RootCertificate(eqx.Module):
+
+class RootCertificate(VerdictRecord):
     """How far to trust an implicit derivative at one point.
 
     Args:
@@ -47,6 +65,9 @@ class RootCertificate(eqx.Module):
     relative: Float[Array, ""]
     linear_residual: Float[Array, ""]
     code: Int[Array, ""]
+
+    def _message(self, verdict: Verdict, fields: Mapping[str, Any]) -> str:
+        return _MESSAGES[verdict]
 
 
 def root(

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from pullback.core import trees
+from pullback.core.display import VerdictRecord
 from pullback.core.errors import InputError, check_counts
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
@@ -17,7 +18,7 @@ Operator = Callable[[Params], Params]
 """A symmetric linear map on vectors shaped like the parameters."""
 
 
-class LinearSolution(eqx.Module):
+class LinearSolution(VerdictRecord):
     """What a linear solve found, and how far to trust it.
 
     A solve that spends its steps before it reaches its tolerance is no failure: what is missing
@@ -89,6 +90,13 @@ class Unpreconditioned(eqx.Module):
 def damped(operator: Operator, damping: float) -> Operator:
     """``u ↦ A·u + δu``."""
     return (lambda u: trees.axpy(damping, u, operator(u))) if damping else operator
+
+
+STEPS = 100
+"""The most products with A, unless told otherwise: enough for :data:`RTOL` on most systems."""
+
+RTOL = 1e-5
+"""The relative residual to reach, unless told otherwise."""
 
 
 def check_settings(owner: str, rtol: float, **counts: int) -> None:

@@ -5,7 +5,14 @@ import lineax as lx
 
 from pullback.core import trees
 from pullback.core.trees import Params
-from pullback.linear.base import LinearSolution, Operator, Unpreconditioned, check_settings
+from pullback.linear.base import (
+    RTOL,
+    STEPS,
+    LinearSolution,
+    Operator,
+    Unpreconditioned,
+    check_settings,
+)
 from pullback.linear.lineax_solver import by_residual
 
 
@@ -27,7 +34,7 @@ class BiCGStab(Unpreconditioned):
     steps: int = eqx.field(static=True)
     rtol: float = eqx.field(static=True)
 
-    def __init__(self, steps: int = 10, rtol: float = 0.05):
+    def __init__(self, steps: int = STEPS, rtol: float = RTOL):
         check_settings("BiCGStab", rtol, steps=steps)
         self.steps, self.rtol = steps, rtol
 

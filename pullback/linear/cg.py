@@ -9,7 +9,7 @@ from pullback.core import trees
 from pullback.core.errors import InputError
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
-from pullback.linear.base import LinearSolution, Operator, check_settings
+from pullback.linear.base import RTOL, STEPS, LinearSolution, Operator, check_settings
 
 REMEMBERED = 16
 """The most search directions whose inner products are kept for the Ritz values."""
@@ -51,8 +51,8 @@ class CG(eqx.Module):
 
     def __init__(
         self,
-        steps: int = 10,
-        rtol: float = 0.05,
+        steps: int = STEPS,
+        rtol: float = RTOL,
         start: str = "zero",
         preconditioned: bool = True,
         balance: float = 0.0,
@@ -162,6 +162,11 @@ class CG(eqx.Module):
             directions,
             curved,
         )
+
+
+ECONOMICAL = CG(steps=10, rtol=0.05)
+"""Enough for a meta-gradient in training, whose error the certificate estimates: what
+:func:`pullback.imaml` uses unless it is given a linear solver."""
 
 
 def _smallest_ritz(directions: Params) -> Float[Array, ""]:

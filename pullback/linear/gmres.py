@@ -6,7 +6,14 @@ import lineax as lx
 
 from pullback.core import trees
 from pullback.core.trees import Params
-from pullback.linear.base import LinearSolution, Operator, Unpreconditioned, check_settings
+from pullback.linear.base import (
+    RTOL,
+    STEPS,
+    LinearSolution,
+    Operator,
+    Unpreconditioned,
+    check_settings,
+)
 from pullback.linear.lineax_solver import by_residual
 
 
@@ -31,7 +38,7 @@ class GMRES(Unpreconditioned):
     rtol: float = eqx.field(static=True)
     restart: int = eqx.field(static=True)
 
-    def __init__(self, steps: int = 10, rtol: float = 0.05, restart: int = 20):
+    def __init__(self, steps: int = STEPS, rtol: float = RTOL, restart: int = 20):
         check_settings("GMRES", rtol, steps=steps, restart=restart)
         self.steps, self.rtol, self.restart = steps, rtol, restart
 

@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 from pullback.core import trees
 from pullback.core.trees import Params
 from pullback.linear.base import (
+    RTOL,
+    STEPS,
     LinearSolution,
     Operator,
     Unpreconditioned,
@@ -41,7 +43,7 @@ class MINRES(Unpreconditioned):
     steps: int = eqx.field(static=True)
     rtol: float = eqx.field(static=True)
 
-    def __init__(self, steps: int = 10, rtol: float = 0.05):
+    def __init__(self, steps: int = STEPS, rtol: float = RTOL):
         check_settings("MINRES", rtol, steps=steps)
         self.steps, self.rtol = steps, rtol
 

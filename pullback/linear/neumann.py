@@ -9,6 +9,7 @@ from pullback.core import trees
 from pullback.core.errors import InputError, check_positive
 from pullback.core.trees import Params
 from pullback.linear.base import (
+    RTOL,
     LinearSolution,
     Operator,
     Unpreconditioned,
@@ -43,7 +44,7 @@ class Neumann(Unpreconditioned):
     rtol: float = eqx.field(static=True)
     scale: float | None = eqx.field(static=True)
 
-    def __init__(self, steps: int = 10, rtol: float = 0.05, scale: float | None = None):
+    def __init__(self, steps: int = 1000, rtol: float = RTOL, scale: float | None = None):
         check_settings("Neumann", rtol, steps=steps)
         if scale is not None:
             check_positive("Neumann", scale=scale)

@@ -8,7 +8,14 @@ from jaxtyping import Array, Float
 from pullback.core import trees
 from pullback.core.errors import InputError
 from pullback.core.trees import Params
-from pullback.linear.base import LinearSolution, Operator, Unpreconditioned, check_settings
+from pullback.linear.base import (
+    RTOL,
+    STEPS,
+    LinearSolution,
+    Operator,
+    Unpreconditioned,
+    check_settings,
+)
 from pullback.linear.cg import CG
 
 
@@ -52,7 +59,7 @@ class Nystrom(Unpreconditioned):
         """Half of the products for the sketch, the others for CG."""
         return cls(max(1, steps // 2), steps, rtol)
 
-    def __init__(self, rank: int = 5, steps: int = 10, rtol: float = 0.05, seed: int = 0):
+    def __init__(self, rank: int = 5, steps: int = STEPS, rtol: float = RTOL, seed: int = 0):
         check_settings("Nystrom", rtol, rank=rank, steps=steps)
         if rank >= steps:
             raise InputError(

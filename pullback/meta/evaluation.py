@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from pullback.algorithms.base import MetaAlgorithm, Theta
+from pullback.core import display, results
 from pullback.core.errors import InputError
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
@@ -21,14 +22,14 @@ Metric = Callable[[Params, PyTree[Any]], Float[Array, ""]]
 """``metric(phi, query) -> scalar``."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Scores over many tasks.
 
     Args:
         scores: one score per task.
         inner_residuals: relative stationarity residual per task, as in ``Report``.
-        codes: a code of :mod:`pullback.core.results` per task.
+        codes: the number of a :class:`~pullback.core.results.Verdict` per task.
     """
 
     scores: np.ndarray
@@ -52,6 +53,16 @@ class Evaluation:
     def failed(self) -> int:
         """How many tasks ended with a number that is not finite."""
         return int(np.sum(self.codes == Verdict.NOT_FINITE))
+
+    def __repr__(self) -> str:
+        counts = display.count_codes(self.codes)
+        fields = {
+            "score": f"{self.mean:.4g} ± {self.interval:.2g} (95 % interval of the mean)",
+            "inner_residual": display.range_text(self.inner_residuals),
+            "verdicts": display.verdicts_text(counts),
+        }
+        messages = display.advice(counts, results.message)
+        return display.summary(f"Evaluation: {len(self.scores)} tasks", fields, messages=messages)
 
     def records(self) -> list[dict[str, float | int]]:
         """One record per task."""

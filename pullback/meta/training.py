@@ -1,8 +1,10 @@
 """The meta-training loop: tasks in, a meta-gradient averaged over them, an Optax step."""
 
+import contextlib
 import dataclasses
 import functools
 import time
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +18,7 @@ from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from pullback.algorithms import Learned
 from pullback.algorithms.base import MetaAlgorithm, Theta
-from pullback.core import results, trees
+from pullback.core import display, results, trees
 from pullback.core.errors import InputError, NumericalError, unknown_name
 from pullback.core.results import Verdict
 from pullback.meta import autotune, multihost, parallel
@@ -44,7 +46,7 @@ class TrainState(eqx.Module):
     optimizer_state: PyTree[Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Block:
     """Some meta-steps that ran in one dispatch; each array has one entry a step.
 
@@ -68,8 +70,12 @@ class Block:
     def __len__(self) -> int:
         return len(self.metrics["loss"])
 
+    def __repr__(self) -> str:
+        steps = f"steps {self.first} to {self.first + len(self) - 1}"
+        return _summary(f"Block: {steps}, {self.seconds:.3g} s", self.metrics, self.codes)
 
-@dataclass
+
+@dataclass(repr=False)
 class TrainResult:
     """What :func:`train` returns.
 
@@ -77,16 +83,39 @@ class TrainResult:
         state: the state after the last step; ``state.theta`` is the meta-learned initialisation.
         history: every step's metrics, as in :class:`Block`.
         stopped: whether a callback ended the run early.
+        codes: how many tasks of all steps ended with each code, as in :class:`Block`.
     """
 
     state: TrainState
     history: dict[str, np.ndarray] = field(default_factory=dict)
     stopped: bool = False
+    codes: dict[int, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        steps = f"{int(self.state.step)} meta-steps"
+        if not self.history:
+            return f"TrainResult: {steps}, none of them new"
+        early = ", stopped early" if self.stopped else ""
+        return _summary(f"TrainResult: {steps}{early}", self.history, self.codes)
 
     @property
     def theta(self) -> Theta:
         """What was meta-learned."""
         return self.state.theta
+
+
+def _summary(title: str, metrics: dict[str, np.ndarray], codes: dict[int, int]) -> str:
+    loss = metrics["loss"]
+    last = loss[-max(1, len(loss) // 10) :]
+    fields = {
+        "loss": f"{loss[0]:.4g} at first, {last.mean():.4g} over the last {len(last)} steps",
+        "inner_residual": display.range_text(metrics["inner_residual"]),
+        "gradient_norm": display.range_text(metrics["gradient_norm"]),
+        "verdicts": display.verdicts_text(codes),
+    }
+    lowest = float(np.fmin.reduce(metrics["smallest_curvature"]))
+    messages = display.advice(codes, lambda verdict: results.message(verdict, lowest))
+    return display.summary(title, fields, messages=messages)
 
 
 def default_optimizer(
@@ -160,6 +189,7 @@ def train(
     strategy: str = "auto",
     devices: int | None = None,
     on_choice: Callable[[autotune.Choice], None] | None = None,
+    progress: bool = False,
 ) -> TrainResult:
     """Meta-train: average the meta-gradient over tasks, take an optimiser step, repeat.
 
@@ -184,6 +214,8 @@ def train(
         strategy: a name in :data:`pullback.registries.STRATEGIES`.
         devices: the most devices of each process to spread tasks over; all if None.
         on_choice: told what was chosen where ``strategy`` is ``"measure"``.
+        progress: show a bar with the loss, the inner residual and the time left on stderr; where
+            that is no terminal, one line at the end.
 
     Returns:
         The final state and the metrics of every step.
@@ -195,11 +227,7 @@ def train(
             and the policy is ``"raise"``; names the step and the task, and leaves the state
             passed to the last ``on_block`` as the last good one.
     """
-    for name, number in (("steps", steps), ("tasks_per_step", tasks_per_step)):
-        if not isinstance(number, int) or number < 1:
-            raise InputError(f"train({name}={number!r})", allowed="whole numbers from 1")
-    if on_bad_verdict not in POLICIES:
-        raise unknown_name("policy", on_bad_verdict, POLICIES)
+    _check_settings(steps, tasks_per_step, on_bad_verdict)
     if optimizer is None:
         theta = algorithm.init(params) if state is None else state.theta
         rate = HYPER_LEARNING_RATE if isinstance(theta, Learned) else None
@@ -215,40 +243,72 @@ def train(
         policy=on_bad_verdict,
         mesh=mesh,
     )
-    if strategy == "measure":
-        rivals = parallel.rivals(tasks_per_step // mesh.size)
-        measure = functools.partial(_time_strategy, run_block, (now, tasks, key))
-        choice = autotune.choose(rivals, measure, steps - int(now.step))
-        strategy = choice.strategy
-        if on_choice is not None:
-            on_choice(choice)
-    run_block = functools.partial(run_block, strategy=parallel.find_strategy(strategy))
-    result, blocks, pace = TrainResult(now), [], None
+    sizes = _BlockSizes(steps, block_ends, block_seconds)
+    blocks: list[Block] = []
     done, stop = int(now.step), False
-    while done < steps:
-        until_end = block_ends - done % block_ends
-        # The first block is one step long: it compiles, the second one sets the pace.
-        wanted = 1 if pace is None else max(1, int(block_seconds / pace))
-        size = min(wanted, until_end, steps - done, BLOCK)
-        # Time passes differently in every process, but all must run the same blocks.
-        stop, size = multihost.agree(stop, size)
-        if stop:
-            break
-        began = time.perf_counter()
-        now, record, finished = run_block(now, tasks, key, jnp.asarray(size))
-        finished = int(finished)
-        seconds = time.perf_counter() - began
-        pace = seconds / size if blocks else (pace or 1e9)
-        _check_verdicts(record, done, finished, on_bad_verdict)
-        block = _summarise(record, done, finished, seconds)
-        blocks.append(block)
-        done += finished
-        result.state = now
-        stop = on_block is not None and bool(on_block(now, block))
-    result.stopped = stop
-    names = blocks[0].metrics if blocks else {}
-    result.history = {n: np.concatenate([b.metrics[n] for b in blocks]) for n in names}
-    return result
+    with _progress_bar(done, steps, progress) as show:
+        if strategy == "measure":
+            rivals = parallel.rivals(tasks_per_step // mesh.size)
+            measure = functools.partial(_time_strategy, run_block, (now, tasks, key))
+            choice = autotune.choose(rivals, measure, steps - done)
+            strategy = choice.strategy
+            if on_choice is not None:
+                on_choice(choice)
+        run_block = functools.partial(run_block, strategy=parallel.find_strategy(strategy))
+        while done < steps:
+            # Time passes differently in every process, but all must run the same blocks.
+            stop, size = multihost.agree(stop, sizes.next(done))
+            if stop:
+                break
+            began = time.perf_counter()
+            now, record, finished = run_block(now, tasks, key, jnp.asarray(size))
+            finished = int(finished)
+            seconds = time.perf_counter() - began
+            sizes.took(size, seconds)
+            _check_verdicts(record, done, finished, on_bad_verdict)
+            block = _block_of(record, done, finished, seconds)
+            blocks.append(block)
+            done += finished
+            show(done, block.metrics)
+            stop = on_block is not None and bool(on_block(now, block))
+    return _result_of(now, blocks, stop)
+
+
+def _check_settings(steps: int, tasks_per_step: int, on_bad_verdict: str) -> None:
+    for name, number in (("steps", steps), ("tasks_per_step", tasks_per_step)):
+        if not isinstance(number, int) or number < 1:
+            raise InputError(f"train({name}={number!r})", allowed="whole numbers from 1")
+    if on_bad_verdict not in POLICIES:
+        raise unknown_name("policy", on_bad_verdict, POLICIES)
+
+
+def _progress_bar(done: int, steps: int, wanted: bool):
+    if wanted and multihost.is_first():
+        # Imported here so that only those who want a bar wait for rich.
+        from pullback.meta.progress import progress_bar
+
+        return progress_bar(done, steps)
+    return contextlib.nullcontext(lambda done, metrics: None)
+
+
+class _BlockSizes:
+    """How many meta-steps the next dispatch takes, from how long the last one took."""
+
+    def __init__(self, steps: int, block_ends: int, block_seconds: float):
+        self._steps, self._block_ends, self._block_seconds = steps, block_ends, block_seconds
+        self._blocks = 0
+        self._step_seconds = float("inf")
+
+    def next(self, done: int) -> int:
+        until_end = self._block_ends - done % self._block_ends
+        wanted = max(1, int(self._block_seconds / self._step_seconds))
+        return min(wanted, until_end, self._steps - done, BLOCK)
+
+    def took(self, size: int, seconds: float) -> None:
+        self._blocks += 1
+        # The first block is one step long and compiles; how fast steps are the second one tells.
+        if self._blocks > 1:
+            self._step_seconds = seconds / size
 
 
 def _time_strategy(run_block, start, strategy: str) -> autotune.Timing:
@@ -271,23 +331,7 @@ def _run_block(
     state, tasks, key, size, *, algorithm, optimizer, tasks_per_step, policy, strategy, mesh
 ):
     """Up to ``size`` meta-steps; stops before the update where the policy says so."""
-
-    # Compiled as if it were not there; its trace, the most of a start, is remembered.
-    @jax.jit
-    def one_task(shared, task_key):
-        theta, tasks = shared
-        episode_key, solver_key = jax.random.split(task_key)
-        task = tasks.sample(episode_key)
-        value, gradient, info = algorithm.meta_gradient(theta, task, solver_key)
-        finite = jnp.isfinite(value) & trees.all_finite(gradient)
-        code = jnp.where(finite, info.code, Verdict.NOT_FINITE)
-        info = eqx.tree_at(lambda i: i.code, info, code)
-        used = code == Verdict.OK if policy == "skip" else jnp.asarray(True)
-        if policy == "skip":
-            gradient = trees.where(used, gradient, trees.zeros_like(gradient))
-        # What decides whether to go on travels with the gradient: one message, not two.
-        counts = jnp.stack([used, _stops(code, policy)]).astype(jnp.float32)
-        return (gradient, counts), (value, info)
+    one_task = _task_gradient(algorithm, policy)
 
     def one_step(state):
         step_key = jax.random.fold_in(key, state.step)
@@ -327,6 +371,30 @@ def _run_block(
     return parallel.gathered((state, record, i), mesh)
 
 
+def _task_gradient(algorithm: MetaAlgorithm, policy: str) -> Callable[..., Any]:
+    """One task's part of a meta-step, to be summed over tasks, and what is recorded of it."""
+
+    # Tracing takes most of the time of a start. Inside another jit this one changes nothing but
+    # that the function is traced once, and not again for every loop around it.
+    @jax.jit
+    def one_task(shared, task_key):
+        theta, tasks = shared
+        episode_key, solver_key = jax.random.split(task_key)
+        task = tasks.sample(episode_key)
+        value, gradient, info = algorithm.meta_gradient(theta, task, solver_key)
+        finite = jnp.isfinite(value) & trees.all_finite(gradient)
+        code = jnp.where(finite, info.code, Verdict.NOT_FINITE)
+        info = eqx.tree_at(lambda i: i.code, info, code)
+        used = code == Verdict.OK if policy == "skip" else jnp.asarray(True)
+        if policy == "skip":
+            gradient = trees.where(used, gradient, trees.zeros_like(gradient))
+        # What decides whether to go on travels with the gradient: one message, not two.
+        counts = jnp.stack([used, _stops(code, policy)]).astype(jnp.float32)
+        return (gradient, counts), (value, info)
+
+    return one_task
+
+
 def _stops(code, policy: str):
     return code != Verdict.OK if policy == "raise" else code == Verdict.NOT_FINITE
 
@@ -353,7 +421,7 @@ def _check_verdicts(record, done: int, finished: int, policy: str) -> None:
     )
 
 
-def _summarise(record, done: int, finished: int, seconds: float) -> Block:
+def _block_of(record, done: int, finished: int, seconds: float) -> Block:
     values, info, norms = jax.tree.map(lambda x: np.asarray(x)[:finished], record)
     metrics = {
         "loss": values.mean(1),
@@ -368,6 +436,11 @@ def _summarise(record, done: int, finished: int, seconds: float) -> Block:
         "gradient_norm": norms,
         "flagged": (info.code != Verdict.OK).sum(1),
     }
-    numbers, counts = np.unique(info.code, return_counts=True)
-    seen = {int(n): int(c) for n, c in zip(numbers, counts, strict=True)}
-    return Block(done + 1, seconds, metrics, seen)
+    return Block(done + 1, seconds, metrics, display.count_codes(info.code))
+
+
+def _result_of(state: TrainState, blocks: list[Block], stopped: bool) -> TrainResult:
+    names = blocks[0].metrics if blocks else {}
+    history = {name: np.concatenate([b.metrics[name] for b in blocks]) for name in names}
+    codes = sum((Counter(block.codes) for block in blocks), Counter())
+    return TrainResult(state, history, stopped, dict(sorted(codes.items())))

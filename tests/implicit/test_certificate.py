@@ -130,7 +130,7 @@ def test_copies_of_the_query_set_change_nothing_whether_a_loss_is_a_sum_or_a_mea
 
 
 def test_no_certificate_is_no_number_and_no_complaint():
-    info = certified("scalar", GradientDescent(1, learning_rate=1e-4), CG(1), certify=None)[1]
+    info = certified("scalar", GradientDescent(1, learning_rate=1e-4), CG(1, 0.05), certify=None)[1]
     assert np.isnan(info.inner_error)
     assert np.isnan(info.linear_error)
     assert info.code == Verdict.OK

@@ -192,7 +192,7 @@ def test_a_picture_keeps_its_ink():
 def test_pens_are_as_wide_as_the_data_sets_strokes(glyphs):
     player = Player("", mathematics.small_config(), None, glyphs, {})
     ours = mathematics.rasterise(CIRCLE, player.stroke_width)
-    theirs = width(glyphs.images.reshape(-1, 28, 28)[::7])
+    theirs = width(glyphs.examples[::7, ..., 0])
     assert width(ours[None]) == pytest.approx(theirs, rel=0.1)
 
 

@@ -100,8 +100,8 @@ import json, sys
 import jax, jax.numpy as jnp, numpy as np, optax
 import closed_forms as cf
 import test_evaluation as te
-from pullback import scaling
-from pullback.training import train
+from pullback.meta import parallel
+from pullback.meta.training import train
 
 jax.config.update("jax_disable_most_optimizations", True)
 assert len(jax.local_devices()) == 2
@@ -117,7 +117,7 @@ for devices in (1, 2):
         "used": len(jax.tree.leaves(state.theta)[0].devices()),
     }
 # Three tasks cannot be shared evenly by two devices.
-out["odd"] = scaling.task_mesh(3).size
+out["odd"] = parallel.task_mesh(3).size
 print(json.dumps(out))
 """
 

@@ -244,6 +244,7 @@ def test_history_counts_flagged_tasks_and_keeps_every_column():
     assert result.history["flagged"].tolist() == [2, 2, 2]
     assert np.all(result.history["smallest_curvature"] < 0)
     assert {code for block in blocks for code in block.codes} == {Verdict.NEGATIVE_CURVATURE}
+    assert result.codes == {Verdict.NEGATIVE_CURVATURE: 6}
     assert {len(column) for column in result.history.values()} == {3}
 
 

@@ -269,8 +269,8 @@ def test_a_missing_optimistix_names_the_extra(monkeypatch):
 
 DEVICES = """
     import jax, jax.numpy as jnp, numpy as np
-    from pullback import scaling
-    from pullback.problem import Proximal
+    from pullback.core.problem import Proximal
+    from pullback.meta import parallel
     from pullback.solvers import Callback, Scipy
 
     def loss(phi, batch):
@@ -285,8 +285,8 @@ DEVICES = """
         def one(theta, item):
             phi = solver.solve(Proximal(loss, 1.0).problem(theta, item), theta, KEY).phi
             return jnp.sum(phi), phi
-        mesh = scaling.task_mesh(8)
-        program = jax.jit(lambda t, i: scaling.over_tasks(one, t, i, "map", mesh)[1])
+        mesh = parallel.task_mesh(8)
+        program = jax.jit(lambda t, i: parallel.over_tasks(one, t, i, "map", mesh)[1])
         return np.asarray(program(theta, items))
 
     KEY = jax.random.key(0)

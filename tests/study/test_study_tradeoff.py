@@ -111,7 +111,9 @@ def test_the_descent_is_that_of_the_library():
     task = quadratic.sample(key, SMALL.size, SMALL.rows, SMALL.spread)
     theta = jnp.ones(SMALL.size)
     solver = GradientDescent(7, SMALL.learning_rate)
-    algorithm = imaml(quadratic.loss, strength=SMALL.strength, solver=solver, linear_solver=CG(3))
+    algorithm = imaml(
+        quadratic.loss, strength=SMALL.strength, solver=solver, linear_solver=CG(3, 0.05)
+    )
     phi, _ = algorithm.adapt(theta, task.support, key)
     np.testing.assert_allclose(tradeoff.descend(task, theta, SMALL, jnp.asarray(7)), phi)
 

@@ -123,7 +123,7 @@ def _differentiate(phi: Point, theta: Point, strength: Point, task: Task) -> Any
     optimum = run(NewtonCG(12), problem, phi, key).phi
     jacobian = implicit.jacobian(implicit.linearise(problem, optimum))
     algorithm = imaml(
-        landscapes.loss, strength=strength, solver=lambda *_: phi, linear_solver=CG(rtol=0.0)
+        landscapes.loss, strength=strength, solver=lambda *_: phi, linear_solver=CG(10, rtol=0.0)
     )
     outer, gradient, info = algorithm.meta_gradient(theta, task, key)
     support = landscapes.loss(phi, task.support)

@@ -65,7 +65,7 @@ phi = pb.solve(pb.Proximal(loss, strength), theta, task.support,
                solver=pb.solvers.LBFGS(10), key=jax.random.key(0)).phi
 problem = pb.Proximal(loss, strength).problem(theta, task.support)
 jacobian = pb.implicit.jacobian(pb.implicit.linearise(problem, phi))
-algorithm = pb.imaml(loss, strength=strength, linear_solver=pb.linear.CG(rtol=0.0))
+algorithm = pb.imaml(loss, strength=strength, linear_solver=pb.linear.CG(10, rtol=0.0))
 outer, gradient, info = jax.jit(algorithm.meta_gradient)(theta, task, jax.random.key(0))
 """
 

@@ -1,0 +1,73 @@
+"""A progress bar of a training, on stderr."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+
+import numpy as np
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+Metrics = dict[str, np.ndarray]
+
+
+@contextlib.contextmanager
+def progress_bar(done: int, steps: int) -> Iterator[Callable[[int, Metrics], None]]:
+    """Show how a training goes; where stderr is no terminal, one line at its end.
+
+    Args:
+        done: meta-steps done before.
+        steps: meta-steps in all.
+
+    Yields:
+        ``show(done, metrics)``, to be called after each block of steps with the number of steps
+        done and the block's metrics.
+    """
+    console = Console(stderr=True, highlight=False)
+    moving = console.is_terminal or console.is_jupyter
+    with _bar(console, done, steps) if moving else _line(console, steps) as show:
+        yield show
+
+
+@contextlib.contextmanager
+def _bar(console: Console, done: int, steps: int) -> Iterator[Callable[[int, Metrics], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[metrics]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    # The speed is that of the steps since the first block, which compiles.
+    with Progress(*columns, console=console, speed_estimate_period=600.0) as bar:
+        task = bar.add_task("compiling", total=steps, completed=done, metrics="")
+        yield lambda done, metrics: bar.update(
+            task, description="training", completed=done, metrics=_text(metrics)
+        )
+
+
+@contextlib.contextmanager
+def _line(console: Console, steps: int) -> Iterator[Callable[[int, Metrics], None]]:
+    began, text = time.monotonic(), ""
+
+    def show(done: int, metrics: Metrics) -> None:
+        nonlocal text
+        text = f"{done}/{steps} meta-steps  {_text(metrics)}"
+
+    yield show
+    if text:
+        spent = timedelta(seconds=round(time.monotonic() - began))
+        console.print(Text(f"{text}  in {spent}"), soft_wrap=True)
+
+
+def _text(metrics: Metrics) -> str:
+    loss, residual = (float(metrics[name][-1]) for name in ("loss", "inner_residual"))
+    return f"loss {loss:.4g}  inner residual {residual:.2g}"
