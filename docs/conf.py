@@ -10,6 +10,8 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
+from sphinx import addnodes
+
 import pullback
 
 project = "pullback"
@@ -19,7 +21,8 @@ root_doc = "docs/index"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.napoleon"]
 include_patterns = ["*.md", "docs/*.md", "docs/api/*"]
 exclude_patterns = [".*", "build", "dist", "site", "pullback", "tests", "benchmarks", "examples"]
-templates_path = ["_templates"]
+# Absolute: Sphinx would look from this folder on, autosummary from the source folder.
+templates_path = [str(Path(__file__).with_name("_templates"))]
 
 html_theme = "furo"
 html_title = "pullback"
@@ -31,13 +34,9 @@ autodoc_member_order = "bysource"
 autodoc_default_options = {"no-value": True}
 autodoc_typehints_format = "short"
 maximum_signature_line_length = 88
+nitpicky = True
+nitpick_ignore_regex = [("py:class", r"(collections|jaxtyping)\..*")]
 python_use_unqualified_type_names = True
-
-# Types of other packages have no page here, and inventories of theirs would have to be fetched.
-nitpick_ignore_regex = [
-    ("py:.*", r"(collections|contextlib|equinox|jax|jaxlib|jaxtyping|lineax|numpy|optax|pathlib|typing)\..*"),
-    ("py:.*", "ndarray"),
-]
 
 PAGES = re.findall(
     r"^   (pullback\S*)$", Path(__file__).with_name("reference.md").read_text(), re.MULTILINE
@@ -49,8 +48,8 @@ def _find_exports() -> tuple[list[str], dict[str, list[tuple[str, str]]]]:
     """Where each export of the package is described.
 
     Returns:
-        The full names of the exports as their pages describe them, and for each page what it does
-        not describe by itself, as pairs of a directive and a full name.
+        The names of the exports within the package as their pages describe them, and for each page
+        what it does not describe by itself, as pairs of a directive and a full name.
 
     Raises:
         LookupError: if an export belongs to no page.
@@ -67,9 +66,9 @@ def _find_exports() -> tuple[list[str], dict[str, list[tuple[str, str]]]]:
                 raise LookupError(f"pullback.{name} is described on no page of reference.md")
             home, full = max(parents, key=len), f"{export.__module__}.{export.__qualname__}"
             additions[home].append(("class" if inspect.isclass(export) else "function", full))
-            names.append(full)
+            names.append(full.removeprefix("pullback."))
         else:
-            names.append(f"{home}.{name}")
+            names.append(f"{home}.{name}".removeprefix("pullback."))
     return names, additions
 
 
@@ -106,7 +105,16 @@ def _skip(app, what, name, thing, skip, options):
     return None
 
 
+def _is_annotation(app, domain, node):
+    """Whether to keep quiet about a reference without a target: the types in a signature may be
+    those of other packages, whose inventories would have to be fetched."""
+    while node is not None and not isinstance(node, addnodes.desc_signature):
+        node = node.parent
+    return node is not None or None
+
+
 def setup(app):
     """Called by Sphinx."""
     app.connect("autodoc-process-signature", _shorten)
     app.connect("autodoc-skip-member", _skip)
+    app.connect("warn-missing-reference", _is_annotation)

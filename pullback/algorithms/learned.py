@@ -112,7 +112,7 @@ def learned_imaml(
         outer_loss: ``outer_loss(params, batch) -> scalar`` of the query set; ``loss`` if None.
             Required with ``hyper``: an η that could lower the outer loss by itself would be
             learned to do that.
-        solver: the inner solver, as for :func:`pullback.imaml`.
+        solver: the inner solver, as for :func:`pullback.algorithms.imaml`.
         linear_solver: solves (H + Λ)u = v; preconditioned CG if None.
         damping: δ ≥ 0 added to H + Λ in the solve: a deliberate bias of all the gradients.
         certify: how each meta-gradient's own error is estimated and judged; None for not at all.
