@@ -87,6 +87,7 @@ SHORTER = {
     "~jaxtyping.Key[~jaxlib._jax.Array, ''] | ~jaxtyping.UInt32[~jaxlib._jax.Array, '2'] "
     "| ~jaxtyping.UInt32[~jaxlib._jax.Array, '4']": "~jaxtyping.PRNGKeyArray",
     "~jaxlib._jax.Array": "~jax.Array",
+    "<factory>": "...",
 }
 
 
