@@ -44,7 +44,7 @@ def main():
         scored = pb.evaluate(
             algorithm, trained.theta, tasks, metric=loss, key=jax.random.key(2), count=200
         )
-        print(f"{name}: mean squared error {scored.mean:.2f} ± {scored.interval:.2f}")
+        print(f"mean squared error of {name}: {scored.mean:.2f} ± {scored.interval:.2f}")
 
 
 if __name__ == "__main__":

@@ -38,13 +38,10 @@ def main():
         print(f"query loss {name} meta-training: {scored.mean:.3f} ± {scored.interval:.3f}")
 
     last = {name: numbers[-50:] for name, numbers in trained.history.items()}
-    print(
-        f"last 50 meta-steps: median error from the inner solver {np.median(last['inner_error']):.2%}"
-    )
-    print(
-        f"last 50 meta-steps: median error from the linear solve {np.median(last['linear_error']):.2%}"
-    )
-    print(f"last 50 meta-steps: verdict ok for {1 - last['flagged'].mean() / 8:.0%} of the tasks")
+    print("of the meta-gradients of the last 50 steps:")
+    for part, name in (("inner solver", "inner_error"), ("linear solve", "linear_error")):
+        print(f"median estimated error from the {part}: {np.median(last[name]):.2%}")
+    print(f"tasks with the verdict ok: {1 - last['flagged'].mean() / 8:.0%}")
 
 
 if __name__ == "__main__":
