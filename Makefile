@@ -5,7 +5,7 @@ BENCH ?= .venv-bench
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test test-lab bench install check format clean
+.PHONY: demo test test-lab bench install check docs format clean
 
 demo: install
 	$(BIN)/pullback compare --config examples/demo.toml --out demo
@@ -30,13 +30,19 @@ check: $(VENV)/.tests
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(MAKE) docs
+
+# The documents and the reference as a site that needs no network, from site/index.html on.
+docs: $(VENV)/.tests
+	rm -rf docs/api
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env -c docs . site
 
 format: $(VENV)/.tests
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(BENCH) demo
+	rm -rf $(VENV) $(BENCH) demo docs/api site
 
 $(VENV)/.package: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "pullback needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; try: make PYTHON=python3.12")'
@@ -45,7 +51,7 @@ $(VENV)/.package: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.tests: $(VENV)/.package
-	$(PIP) --editable '.[test]'
+	$(PIP) --editable '.[test,docs]'
 	@touch $@
 
 $(BENCH)/.peers: benchmarks/peers/requirements.txt pyproject.toml constraints.txt

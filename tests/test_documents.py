@@ -1,13 +1,21 @@
-"""The code in the documents runs as it stands there."""
+"""The code in the documents runs as it stands there, and what they name exists."""
 
+import importlib
+import importlib.util
 import re
+import tomllib
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted(
+    str(path.relative_to(ROOT)) for pattern in ("*.md", "docs/*.md") for path in ROOT.glob(pattern)
+)
+FENCED = re.compile(r"^```.*?\n(.*?)^```", re.DOTALL | re.MULTILINE)
 
 
 def blocks(document: str) -> list[str]:
@@ -23,19 +31,15 @@ def test_the_readme_example_runs_and_learns(capsys):
     assert 0 < residual < 1
 
 
-def test_the_skeleton_of_an_algorithm_works():
-    skeleton, line = blocks("CONTRIBUTING.md")
+def test_the_skeleton_of_an_algorithm_has_the_gradient_it_promises():
     names = {}
-    exec(compile(skeleton, "CONTRIBUTING.md", "exec"), names)
-    from pullback.algorithms import Algorithm
+    exec(compile(blocks("CONTRIBUTING.md")[0], "CONTRIBUTING.md", "exec"), names)
     from pullback.tasks import Task
-
-    entry = eval(line, {"Algorithm": Algorithm, **names})
 
     def loss(params, batch):
         return 0.5 * jnp.sum((params["x"] - batch) ** 2)
 
-    algorithm = entry.make(loss)
+    algorithm = names["halfway"](loss)
     theta = algorithm.init({"x": jnp.zeros(2)})
     task = Task(jnp.ones(2), -jnp.ones(2))
     value, gradient, info = algorithm.meta_gradient(theta, task, jax.random.key(0))
@@ -60,3 +64,125 @@ def test_the_examples_of_learned_hyperparameters_run(capsys):
     _, gradient, info = jax.jit(algorithm.meta_gradient)(theta, Task(batch, batch), key)
     assert info.code == 0
     assert all(float(leaf) != 0 for leaf in gradient.log_hyper.values())
+
+
+def code_of(document: str) -> list[str]:
+    """The code of a document: its blocks, and what stands between backticks in a line."""
+    text = (ROOT / document).read_text()
+    return FENCED.findall(text) + re.findall(r"`([^`\n]+)`", FENCED.sub("", text))
+
+
+def added_by(document: str) -> set[str]:
+    """What a document tells its reader to add: files, modules and names that do not exist yet."""
+    text = (ROOT / document).read_text()
+    added = set(re.findall(r"[Cc]opy this to `([^`]+)`", text))
+    for module, attribute in re.findall(r'"(pullback[\w.]+):(\w+)', text):
+        if f"{module.replace('.', '/')}.py" in added:
+            added |= {module, f"pb.{attribute}"}
+    return added
+
+
+def resolves(name: str) -> bool:
+    """Whether a dotted name leads to a module or an attribute."""
+    parts = name.split(".")
+    found = importlib.import_module("pullback")
+    for i, part in enumerate(parts[1:], start=2):
+        if hasattr(found, part):
+            found = getattr(found, part)
+            continue
+        try:
+            found = importlib.import_module(".".join(["pullback", *parts[1:i]]))
+        except ImportError:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_names_in_the_documents_resolve(document):
+    names = {
+        name
+        for code in code_of(document)
+        for name in re.findall(r"(?<![\w./\"-])(?:pb|pullback)(?:\.[A-Za-z_]\w*)+(?![\w/:])", code)
+        if not name.endswith(".NAME")
+    }
+    missing = sorted(name for name in names - added_by(document) if not resolves(name))
+    assert not missing
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_files_that_the_documents_name_exist(document):
+    text = (ROOT / document).read_text()
+    named = re.compile(r"(?<![\w./-])(?:pullback|docs|examples|tests|benchmarks|\.ci)/[\w./-]*")
+    paths = {ROOT / path for code in code_of(document) for path in named.findall(code)}
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)[^)]*\)", FENCED.sub("", text))
+    paths |= {(ROOT / document).parent / link for link in links}
+    # NAME stands for a name that the reader chooses.
+    wanted = {Path(str(path).split("NAME")[0]) if "NAME" in str(path) else path for path in paths}
+    wanted -= {ROOT / path for path in added_by(document)}
+    assert not sorted(str(path) for path in wanted if not path.exists())
+
+
+def options_of_commands() -> dict[str, set[str]]:
+    from typer.main import get_command
+
+    from pullback.cli import app
+
+    return {
+        name: {"--help"}
+        | {flag for each in command.params for flag in (*each.opts, *each.secondary_opts)}
+        for name, command in get_command(app).commands.items()
+    }
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_the_commands_in_the_documents_have_the_options_they_are_given(document):
+    options = options_of_commands()
+    flags_of_benchmarks = {
+        flag
+        for path in (ROOT / "benchmarks").rglob("*.py")
+        for flag in re.findall(r"[\"'](--[a-z][\w-]*)", path.read_text())
+    }
+    wrong = []
+    for line in (line for code in code_of(document) for line in code.splitlines()):
+        line = line.split(" #")[0]
+        command = re.match(r"(?:srun )?pullback ([a-z]+)\b", line)
+        benchmark = re.search(r"python -m (benchmarks\.\w+)", line)
+        flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", line))
+        if benchmark:
+            wrong += [(line, flag) for flag in flags - flags_of_benchmarks]
+            wrong += [] if importlib.util.find_spec(benchmark[1]) else [(line, benchmark[1])]
+        elif command:
+            known = options.get(command[1])
+            wrong += [(line, flag) for flag in flags if known is None or flag not in known]
+            wrong += [] if known is not None else [(line, command[1])]
+        elif re.match(r"(--[a-z]|pullback --)", line):
+            anywhere = set().union(*options.values(), flags_of_benchmarks, {"--version"})
+            wrong += [(line, flag) for flag in flags if flag not in anywhere]
+    assert not wrong
+
+
+def test_each_dependency_has_a_line_and_each_line_a_dependency():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    # The first table is of what is always installed; before each of the others stands its extra.
+    parts = re.split(r"pullback\[(\w+)\]", (ROOT / "docs/dependencies.md").read_text())
+    tables = dict(zip(parts[1::2], parts[2::2], strict=True))
+    for requirements, part in (
+        (project["dependencies"], parts[0]),
+        *((r, tables[extra]) for extra, r in project["optional-dependencies"].items()),
+    ):
+        rows = re.findall(r"^\| ([\w, -]+) \|", part, re.MULTILINE)
+        described = {name for row in rows for name in row.split(", ")} - {"package", "---"}
+        wanted = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in requirements}
+        assert described == wanted
+
+
+def test_the_reference_has_a_page_for_each_public_package():
+    listed = set(re.findall(r"^   (pullback\S*)$", (ROOT / "docs/reference.md").read_text(), re.M))
+    public = {
+        "pullback." + ".".join(path.parent.relative_to(ROOT / "pullback").parts)
+        for path in (ROOT / "pullback").rglob("*/__init__.py")
+        if "__all__" in path.read_text() and path.parent.parts[-1] not in ("cli", "lab")
+    }
+    assert len(public) > 7
+    assert public <= listed
+    assert all(importlib.util.find_spec(name) for name in listed)

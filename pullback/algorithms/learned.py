@@ -106,7 +106,7 @@ def learned_imaml(
         outer_loss: ``outer_loss(params, batch) -> scalar`` of the query set; ``loss`` if None.
             Required with ``hyper``: an η that could lower the outer loss by itself would be
             learned to do that.
-        solver: the inner solver, as for :func:`pullback.imaml`.
+        solver: the inner solver, as for :func:`pullback.algorithms.imaml`.
         linear_solver: solves (H + Λ)u = v; :data:`pullback.linear.cg.ECONOMICAL` if None,
             preconditioned CG that stops after 10 products with H or at a relative residual of
             5 %. Give ``CG()`` for a solve to 1e-5.

@@ -9,7 +9,7 @@ SHARE = 0.1
 """Timing another strategy may take this share of a run's own time, as far as that is known."""
 
 GAIN = 1.2
-"""How much faster another strategy must be: below it, noise would choose."""
+"""How many times as fast another strategy must be; below that, noise would choose."""
 
 
 @dataclass(frozen=True)

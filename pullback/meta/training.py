@@ -77,7 +77,7 @@ class Block:
 
 @dataclass(repr=False)
 class TrainResult:
-    """What :func:`train` returns.
+    """What :func:`pullback.meta.train` returns.
 
     Args:
         state: the state after the last step; ``state.theta`` is the meta-learned initialisation.

@@ -17,7 +17,7 @@ def sharp_softplus(x: Array) -> Array:
 
 
 def find_activation(name: str) -> Activation:
-    """An activation by name, as :func:`elementwise` makes it.
+    """An activation by name, applied to each number of an array.
 
     Raises:
         InputError: for an unknown name, with the nearest one.

@@ -48,7 +48,7 @@ class Scipy(eqx.Module):
     or the problem is hard, not for speed.
 
     Args:
-        method: a name in :data:`METHODS`.
+        method: a method of ``scipy.optimize.minimize`` that needs no dense Hessian.
         options: SciPy's options of the method, for instance ``{"maxiter": 50}``.
         jac: whether the method is given gradients; without, SciPy takes finite differences.
 

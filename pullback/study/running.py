@@ -86,7 +86,7 @@ def study(
 
     Args:
         out: a folder that does not exist yet, or is empty.
-        parts: names in :data:`PARTS`; all if none are given.
+        parts: names in ``PARTS``; all if none are given.
         seed: of all that is random; the same seed gives the same numbers on the same machine.
         quick: sizes that take seconds.
         observer: shown what happens.

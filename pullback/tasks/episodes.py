@@ -132,7 +132,7 @@ def episodes(
         reflections: count the mirror image of each class, turned or not, as a class too. For
             meta-training only, too.
         distortion: turn, stretch, shear and shift each image at random, this strongly
-            (:func:`pullback.tasks.distortion.distort`); 0 for not at all. For meta-training
+            (``pullback.tasks.distortion.distort``); 0 for not at all. For meta-training
             only, too.
         same_alphabet: the share of tasks whose classes are all of one alphabet
             (``class_set.groups``): harder ones, which teach more. For meta-training only, too.
