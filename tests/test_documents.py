@@ -6,7 +6,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+pytestmark = pytest.mark.usefixtures("tiny")
 ROOT = Path(__file__).parents[1]
 
 

@@ -15,6 +15,7 @@ from jax.test_util import check_grads
 import pullback as pb
 from pullback import implicit
 from pullback.algorithms import imaml
+from pullback.core.results import Verdict
 from pullback.implicit._solve import DENSE_LIMIT
 from pullback.linear import CG, Dense
 
@@ -371,12 +372,12 @@ def test_tiny_and_huge_cotangents_only_scale_the_gradient_in_single_precision(sc
 def test_a_certificate_reports_what_was_measured():
     w = ridge_formula(X, Y, 0.5)
     exact = implicit.certify(ridge_condition, w, X, Y, 0.5)
-    assert int(exact.code) == pb.codes.OK
+    assert int(exact.code) == Verdict.OK
     assert float(exact.relative) < 1e-12
     assert float(exact.linear_residual) < 1e-12
     moved = jax.jit(lambda w: implicit.certify(ridge_condition, w, X, Y, 0.5))(w + 0.1)
     wanted = np.linalg.norm((X.T @ X + 0.5 * np.eye(N)) @ np.full(N, 0.1))
     close(moved.residual, wanted)
-    assert int(moved.code) == pb.codes.INNER_NOT_CONVERGED
+    assert int(moved.code) == Verdict.INNER_NOT_CONVERGED
     step = lambda w: w - 0.1 * ridge_condition(w, X, Y, 0.5)  # noqa: E731
-    assert int(implicit.certify(implicit.displacement(step), w).code) == pb.codes.OK
+    assert int(implicit.certify(implicit.displacement(step), w).code) == Verdict.OK

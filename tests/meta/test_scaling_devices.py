@@ -17,9 +17,9 @@ import json
 import jax, jax.numpy as jnp, numpy as np, optax
 import closed_forms as cf
 import test_evaluation as te
-from pullback import scaling
-from pullback.errors import InputError
-from pullback.training import train
+from pullback.core.errors import InputError
+from pullback.meta import parallel
+from pullback.meta.training import train
 
 parallel.use_host_devices(4)
 out = {}

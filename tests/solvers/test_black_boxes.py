@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import optimistix as optx
 import pytest
+from compiling import ENVIRONMENT
 from jax.flatten_util import ravel_pytree
 
 from pullback.algorithms import imaml, maml
@@ -269,8 +270,8 @@ def test_a_missing_optimistix_names_the_extra(monkeypatch):
 
 DEVICES = """
     import jax, jax.numpy as jnp, numpy as np
-    from pullback import scaling
-    from pullback.problem import Proximal
+    from pullback.core.problem import Proximal
+    from pullback.meta import parallel
     from pullback.solvers import Callback, Scipy
 
     def loss(phi, batch):
@@ -285,8 +286,8 @@ DEVICES = """
         def one(theta, item):
             phi = solver.solve(Proximal(loss, 1.0).problem(theta, item), theta, KEY).phi
             return jnp.sum(phi), phi
-        mesh = scaling.task_mesh(8)
-        program = jax.jit(lambda t, i: scaling.over_tasks(one, t, i, "map", mesh)[1])
+        mesh = parallel.task_mesh(8)
+        program = jax.jit(lambda t, i: parallel.over_tasks(one, t, i, "map", mesh)[1])
         return np.asarray(program(theta, items))
 
     KEY = jax.random.key(0)
@@ -311,10 +312,11 @@ DEVICES = """
 
 def test_solves_on_two_devices_at_once_neither_wait_for_each_other_nor_mix():
     """In a process of its own, since a deadlock would take this one along."""
-    flags = "--xla_force_host_platform_device_count=2"
+    cheap = ENVIRONMENT | {"JAX_PLATFORMS": "cpu"}
+    cheap["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(DEVICES)],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=os.environ | cheap,
         capture_output=True,
         text=True,
         timeout=300,
