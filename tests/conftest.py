@@ -1,7 +1,21 @@
+import gc
+
 import jax
 import numpy as np
 import pytest
+from compiling import cheaply, keep_programs
 from xdist.scheduler import LoadFileScheduling
+
+
+def pytest_configure(config):
+    config.add_cleanup(keep_programs())
+
+
+def pytest_collection_finish():
+    """What the imports made stays to the end; collecting garbage need not look at it again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -14,9 +28,8 @@ def programs_released():
 @pytest.fixture(scope="module")
 def tiny():
     """For modules whose problems are tiny: nearly all of their time goes into compiling."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    with cheaply():
+        yield
 
 
 @pytest.fixture(scope="module")

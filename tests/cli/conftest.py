@@ -1,11 +1,9 @@
-import os
 import shutil
 from contextlib import contextmanager
 
-import jax
 import pytest
 from cli_helpers import OMNIGLOT, SINUSOID, cli, write_omniglot
-from jax.experimental.compilation_cache import compilation_cache
+from compiling import ENVIRONMENT, cheaply
 
 
 @pytest.fixture(scope="session")
@@ -15,29 +13,13 @@ def caches(tmp_path_factory):
 
 @contextmanager
 def quickly(caches):
-    """Little compiling, each program only once, and a cache of its own for decoded images."""
-    settings = {
-        "jax_disable_most_optimizations": True,
-        "jax_compilation_cache_dir": str(caches / "programs"),
-        "jax_persistent_cache_min_compile_time_secs": 0,
-        "jax_persistent_cache_min_entry_size_bytes": -1,
-    }
-    before = {name: jax.config.values[name] for name in settings}
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("XDG_CACHE_HOME", str(caches / "data"))
-            # The program sets it before JAX starts, which must not outlive these tests.
-            patch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
-            for name, value in settings.items():
-                jax.config.update(name, value)
-                # For the processes that a test starts.
-                patch.setenv(name.upper(), str(value))
-            yield
-    finally:
-        for name, value in before.items():
-            jax.config.update(name, value)
-        # JAX opens its cache once, and would go on writing to it.
-        compilation_cache.reset_cache()
+    """Little compiling, and a cache of its own for decoded images."""
+    with pytest.MonkeyPatch.context() as patch, cheaply():
+        patch.setenv("XDG_CACHE_HOME", str(caches / "data"))
+        # The program adds to XLA_FLAGS before JAX starts, which must not outlive these tests.
+        for name, value in ENVIRONMENT.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.usefixtures("tiny")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "implicit.md"
 
 

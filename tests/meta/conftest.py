@@ -1,20 +1,15 @@
 import pytest
-from scaling_helpers import QUICK, STARTED
-
-
-@pytest.fixture(scope="session")
-def programs(tmp_path_factory):
-    return tmp_path_factory.mktemp("programs")
+from compiling import ENVIRONMENT
+from scaling_helpers import STARTED
 
 
 @pytest.fixture(scope="module", autouse=True)
-def quick(programs):
-    """Little compiling in the processes that tests start, each program only once."""
+def quick():
+    """Little compiling in the processes that tests start."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in QUICK.items():
+        patch.setenv("JAX_PLATFORMS", "cpu")
+        for name, value in ENVIRONMENT.items():
             patch.setenv(name, value)
-        patch.setenv("JAX_COMPILATION_CACHE_DIR", str(programs))
-        patch.setenv("XLA_FLAGS", "")
         for name in ("SLURM_JOB_ID", "KUBERNETES_SERVICE_HOST", "OMPI_MCA_orte_hnp_uri"):
             patch.delenv(name, raising=False)
         yield

@@ -11,12 +11,6 @@ import numpy as np
 
 from pullback.runs.folder import Run
 
-QUICK = {
-    "JAX_PLATFORMS": "cpu",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
-}
 STEPS = 200
 TINY = (
     *("--dataset", "sinusoid", "--algorithm", "fomaml", "--hidden", "8", "--shots", "5"),

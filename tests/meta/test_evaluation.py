@@ -103,7 +103,6 @@ import test_evaluation as te
 from pullback.meta import parallel
 from pullback.meta.training import train
 
-jax.config.update("jax_disable_most_optimizations", True)
 assert len(jax.local_devices()) == 2
 out = {}
 for devices in (1, 2):
@@ -127,8 +126,7 @@ def test_two_devices_give_what_one_gives():
     path = os.pathsep.join([str(here), str(here.parent), *filter(None, sys.path)])
     environment = {
         **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
-        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2",
         "PYTHONPATH": path,
     }
     done = subprocess.run(

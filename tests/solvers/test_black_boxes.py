@@ -13,6 +13,7 @@ import numpy as np
 import optax
 import optimistix as optx
 import pytest
+from compiling import ENVIRONMENT
 from jax.flatten_util import ravel_pytree
 
 from pullback.algorithms import imaml, maml
@@ -311,10 +312,11 @@ DEVICES = """
 
 def test_solves_on_two_devices_at_once_neither_wait_for_each_other_nor_mix():
     """In a process of its own, since a deadlock would take this one along."""
-    flags = "--xla_force_host_platform_device_count=2"
+    cheap = ENVIRONMENT | {"JAX_PLATFORMS": "cpu"}
+    cheap["XLA_FLAGS"] += " --xla_force_host_platform_device_count=2"
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(DEVICES)],
-        env={**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+        env=os.environ | cheap,
         capture_output=True,
         text=True,
         timeout=300,
