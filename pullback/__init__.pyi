@@ -8,7 +8,7 @@ from . import registries as registries
 from . import runs as runs
 from . import solvers as solvers
 from . import tasks as tasks
-from .algorithms.adaptive_strength import Raise as Raise
+from .algorithms.adaptive_strength import AdaptiveStrength as AdaptiveStrength
 from .algorithms.base import Info as Info
 from .algorithms.base import MetaAlgorithm as MetaAlgorithm
 from .algorithms.base import Report as Report

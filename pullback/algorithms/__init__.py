@@ -1,6 +1,6 @@
 """Meta-learning algorithms, a file each."""
 
-from pullback.algorithms.adaptive_strength import Raise
+from pullback.algorithms.adaptive_strength import AdaptiveStrength
 from pullback.algorithms.base import Info, MetaAlgorithm, Report
 from pullback.algorithms.fomaml import fomaml
 from pullback.algorithms.imaml import imaml
@@ -11,10 +11,10 @@ from pullback.registries import ALGORITHMS
 
 __all__ = [
     "ALGORITHMS",
+    "AdaptiveStrength",
     "Info",
     "Learned",
     "MetaAlgorithm",
-    "Raise",
     "Report",
     "describe_strength",
     "fomaml",

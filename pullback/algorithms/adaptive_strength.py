@@ -14,7 +14,7 @@ from pullback.solvers import BlackBox, InnerSolver, run
 from pullback.solvers.base import Solution
 
 
-class Raise(eqx.Module):
+class AdaptiveStrength(eqx.Module):
     """Multiply Λ, task by task, until H + Λ has a stated margin at the adapted parameters.
 
     After each inner solve the smallest Ritz value of H + Λ is looked up by a few steps of CG. If
@@ -40,8 +40,8 @@ class Raise(eqx.Module):
 
     def __init__(self, margin: float = 0.1, tries: int = 3, looks: int = 5):
         if not 0 <= margin < 1:
-            raise InputError(f"Raise(margin={margin!r})", allowed="0 ≤ margin < 1")
-        check_counts("Raise", tries=tries, looks=looks)
+            raise InputError(f"AdaptiveStrength(margin={margin!r})", allowed="0 ≤ margin < 1")
+        check_counts("AdaptiveStrength", tries=tries, looks=looks)
         self.margin, self.tries, self.looks = margin, tries, looks
 
     def solve(

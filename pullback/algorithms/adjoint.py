@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from pullback import implicit
-from pullback.algorithms.adaptive_strength import Raise
+from pullback.algorithms.adaptive_strength import AdaptiveStrength
 from pullback.algorithms.base import Info, Report, report
 from pullback.core.errors import InputError
 from pullback.core.problem import InnerProblem, Loss
@@ -54,7 +54,7 @@ class Implicit(eqx.Module):
     linear_solver: LinearSolver
     damping: float = eqx.field(static=True)
     certify: Certify | None
-    raising: Raise | None
+    raising: AdaptiveStrength | None
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Implicit(eqx.Module):
         linear_solver: LinearSolver | None,
         damping: float,
         certify: Certify | None,
-        raising: Raise | None = None,
+        raising: AdaptiveStrength | None = None,
     ):
         self.solver = LBFGS() if solver is None else solver
         self.linear_solver = ECONOMICAL if linear_solver is None else linear_solver

@@ -54,7 +54,7 @@ class Info(VerdictRecord):
         linear_error: the same because the linear system is only nearly solved.
         code: the verdict, a code of :mod:`pullback.core.results`.
         strength_factor: what Λ was multiplied by for this task
-            (:class:`pullback.algorithms.Raise`); 1 unless asked for.
+            (:class:`pullback.algorithms.AdaptiveStrength`); 1 unless asked for.
     """
 
     inner_residual: Float[Array, ""]

@@ -1,6 +1,6 @@
 """Implicit MAML: the meta-gradient of a converged proximal problem."""
 
-from pullback.algorithms.adaptive_strength import Raise
+from pullback.algorithms.adaptive_strength import AdaptiveStrength
 from pullback.algorithms.adjoint import Implicit
 from pullback.algorithms.base import MetaAlgorithm, init_params
 from pullback.core.errors import InputError
@@ -20,7 +20,7 @@ def imaml(
     linear_solver: LinearSolver | None = None,
     damping: float = 0.0,
     certify: Certify | None = DEFAULT,
-    raise_strength: Raise | None = None,
+    raise_strength: AdaptiveStrength | None = None,
 ) -> MetaAlgorithm:
     """Implicit MAML (Rajeswaran et al. 2019, Algorithms 1 and 2).
 

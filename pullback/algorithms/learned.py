@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from pullback.algorithms.adaptive_strength import Raise
+from pullback.algorithms.adaptive_strength import AdaptiveStrength
 from pullback.algorithms.adjoint import Implicit
 from pullback.algorithms.base import MetaAlgorithm
 from pullback.algorithms.imaml import DEFAULT, check_given
@@ -84,7 +84,7 @@ def learned_imaml(
     linear_solver: LinearSolver | None = None,
     damping: float = 0.0,
     certify: Certify | None = DEFAULT,
-    raise_strength: Raise | None = None,
+    raise_strength: AdaptiveStrength | None = None,
 ) -> MetaAlgorithm:
     """Implicit MAML that learns Λ, and hyperparameters η of the inner loss, beside θ.
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import optax
 
-from pullback.algorithms import MetaAlgorithm, Raise
+from pullback.algorithms import AdaptiveStrength, MetaAlgorithm
 from pullback.core.errors import InputError
 from pullback.core.problem import Loss
 from pullback.core.scores import Score
@@ -322,7 +322,7 @@ def make_algorithm(config: RunConfig, loss: Loss) -> MetaAlgorithm:
             steps=given.linear_steps, rtol=given.linear_rtol
         )
     if given.strength_margin:
-        options["raise_strength"] = Raise(given.strength_margin)
+        options["raise_strength"] = AdaptiveStrength(given.strength_margin)
     # A quarter of the tasks is enough to know how a run fares, and costs little; a policy that
     # acts on verdicts needs every one of them (docs/certificate.md).
     watched = config.training.on_bad_verdict == "warn"

@@ -2,8 +2,8 @@
 
 from pullback.registries import SOLVERS
 from pullback.solvers.base import BlackBox, InnerSolver, Solution, is_differentiable, run, solve
-from pullback.solvers.callback import Callback
 from pullback.solvers.gradient_descent import GradientDescent
+from pullback.solvers.host import Callback
 from pullback.solvers.lbfgs import LBFGS
 from pullback.solvers.nesterov import Nesterov
 from pullback.solvers.newton_cg import NewtonCG

@@ -1,25 +1,28 @@
-"""A talk between a compiled program and a host function that asks it for gradients.
+"""Inner solvers that run as Python code on the host, inside a compiled program.
 
-The host function runs in a thread of its own. The program evaluates what the function asks for
-and hands the numbers over in a callback, which returns the next question. So no JAX code ever
-runs inside a callback, where it can wait for threads that the program itself occupies.
+The solver's function runs in a thread of its own. Whenever it needs a gradient or a product with
+the Hessian, it waits; the compiled program computes the numbers and passes them to the thread by a
+callback (``jax.pure_callback``), which returns what is to be computed next. So no JAX code runs
+inside a callback: it would wait there for threads that the program itself occupies.
 """
 
 import itertools
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, UInt
 
 from pullback.core import trees
+from pullback.core.errors import InputError
 from pullback.core.problem import InnerProblem
 from pullback.core.trees import Params
-from pullback.solvers.base import Solution
+from pullback.solvers.base import Solution, check_solver
 
 GRADIENT = 0
 PRODUCT = 1
@@ -29,8 +32,8 @@ PIECE = 2**16
 on several host devices may leave none free for that; whole vectors of 400 kB hung on two."""
 
 
-class Question(NamedTuple):
-    """What a host function wants to know: the gradient at a point, or a product with its Hessian.
+class Request(NamedTuple):
+    """What a host function waits for: the gradient at a point, or a product with the Hessian there.
 
     Args:
         kind: ``GRADIENT`` or ``PRODUCT``.
@@ -43,15 +46,15 @@ class Question(NamedTuple):
     direction: np.ndarray
 
 
-class Partner:
-    """The objective as a host function sees it; every answer comes from the program.
+class HostObjective:
+    """The proximal objective as a host function sees it; the compiled program evaluates it.
 
     Args:
-        ask: sends a question and waits for the value and the vector that answer it.
+        ask: sends a request and waits for the value and the vector computed for it.
         known: the last point, and the value and the gradient there.
     """
 
-    def __init__(self, ask: Callable[[Question], tuple[Any, Any]], known: tuple[Any, Any, Any]):
+    def __init__(self, ask: Callable[[Request], tuple[Any, Any]], known: tuple[Any, Any, Any]):
         self._ask, self._known = ask, known
         self._dtype = known[0].dtype
 
@@ -59,25 +62,25 @@ class Partner:
         """The objective and its gradient at a flat vector, both in double precision."""
         point = self._cast(point)
         if not np.array_equal(point, self._known[0]):
-            self._known = (point, *self._ask(Question(GRADIENT, point, np.zeros_like(point))))
+            self._known = (point, *self._ask(Request(GRADIENT, point, np.zeros_like(point))))
         _, value, gradient = self._known
         return float(value[0]), gradient.astype(np.float64)
 
     def product(self, point: Any, direction: Any) -> np.ndarray:
         """(H + Λ)·direction at a flat vector, in double precision."""
-        question = Question(PRODUCT, self._cast(point), self._cast(direction))
-        return self._ask(question)[1].astype(np.float64)
+        request = Request(PRODUCT, self._cast(point), self._cast(direction))
+        return self._ask(request)[1].astype(np.float64)
 
     def _cast(self, vector: Any) -> np.ndarray:
         # Solvers reuse their buffers, and the last point is compared with later.
         return np.array(vector, self._dtype).reshape(self._known[0].shape)
 
 
-HostFunction = Callable[[Partner, np.ndarray, np.ndarray], Any]
-"""``function(partner, theta, key_data) -> phi`` on flat NumPy vectors."""
+HostFunction = Callable[[HostObjective, np.ndarray, np.ndarray], Any]
+"""``function(objective, theta, key_data) -> phi`` on flat NumPy vectors."""
 
 
-def talk(
+def solve_on_host(
     function: HostFunction,
     problem: InnerProblem,
     theta: Params,
@@ -101,7 +104,7 @@ def talk(
     start, unravel = trees.ravel(theta)
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
-    sessions = _Sessions(function, start.dtype)
+    runs = _HostRuns(function, start.dtype)
     bits = jax.eval_shape(_bits, start)
     number, no = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.bool_)
     shapes = (*jax.eval_shape(lambda: (number, no, number)), bits, bits)
@@ -115,17 +118,17 @@ def talk(
         product = jax.jvp(problem.gradient, (unravel(x),), tangents)[1]
         return jnp.zeros((), start.dtype), trees.ravel(product)[0]
 
-    # A session begins inside the loop: outside of it the callback could be shared by tasks that
-    # differ in nothing but what is asked for later.
+    # The thread starts inside the loop: XLA would merge equal callbacks before it, and so let
+    # several tasks share one thread.
     def turn(carry):
-        session, _, kind, x, direction, size = carry
+        run, _, kind, x, direction, size = carry
         if products:
             value, vector = jax.lax.cond(kind == PRODUCT, product, gradient, x, direction)
         else:
             value, vector = gradient(x, direction)
-        size = jnp.where(session == 0, jnp.linalg.norm(vector), size)
+        size = jnp.where(run == 0, jnp.linalg.norm(vector), size)
         args = (carry[0], carry[1], _cut(x), _cut(value), _cut(vector), key)
-        *state, x, direction = jax.pure_callback(sessions, shapes, *args, vmap_method="sequential")
+        *state, x, direction = jax.pure_callback(runs, shapes, *args, vmap_method="sequential")
         return *state, _numbers(x, start), _numbers(direction, start), size
 
     carry = (number, no, number, start, jnp.zeros_like(start), jnp.zeros((), start.dtype))
@@ -155,26 +158,26 @@ class _Ended(BaseException):
     """Unwinds a host function whose program is gone."""
 
 
-class _Session:
+class _HostRun:
     """One run of a host function in its own thread."""
 
     def __init__(self, function: HostFunction, key: np.ndarray, known: tuple[Any, Any, Any]):
-        self._questions: SimpleQueue[Any] = SimpleQueue()
+        self._requests: SimpleQueue[Any] = SimpleQueue()
         self._answers: SimpleQueue[Any] = SimpleQueue()
-        partner = Partner(self._ask, known)
+        objective = HostObjective(self._ask, known)
 
-        def run():
+        def call():
             try:
-                self._questions.put((function(partner, known[0].copy(), key), None))
+                self._requests.put((function(objective, known[0].copy(), key), None))
             except _Ended:
                 return
             except BaseException as error:
-                self._questions.put((None, error))
+                self._requests.put((None, error))
 
-        threading.Thread(target=run, daemon=True).start()
+        threading.Thread(target=call, daemon=True).start()
 
-    def _ask(self, question: Question) -> tuple[Any, Any]:
-        self._questions.put(question)
+    def _ask(self, request: Request) -> tuple[Any, Any]:
+        self._requests.put(request)
         answer = self._answers.get()
         if answer is None:
             raise _Ended
@@ -187,22 +190,22 @@ class _Session:
         self._answers.put(None)
 
     def next(self) -> Any:
-        return self._questions.get()
+        return self._requests.get()
 
 
-class _Sessions:
-    """All runs that one traced program has under way, by number; the program's callback."""
+class _HostRuns:
+    """The callback of one traced program, and the host functions that it has running, by number."""
 
     def __init__(self, function: HostFunction, dtype: Any):
         self._function, self._dtype = function, np.dtype(dtype)
-        self._open: dict[int, _Session] = {}
+        self._open: dict[int, _HostRun] = {}
         self._failed: dict[int, BaseException] = {}
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
-    def __call__(self, session, done, x, value, vector, key):
+    def __call__(self, run, done, x, value, vector, key):
         # The arrays are views of the program's memory, valid during this call only.
-        number = int(session)
+        number = int(run)
         integer = value[0].dtype
         x, value, vector = (np.concatenate(part).view(self._dtype) for part in (x, value, vector))
         nothing = np.zeros_like(x).view(integer)
@@ -212,7 +215,7 @@ class _Sessions:
         if number == 0:
             with self._lock:
                 number = next(self._numbers)
-                self._open[number] = _Session(self._function, np.array(key), (x, value, vector))
+                self._open[number] = _HostRun(self._function, np.array(key), (x, value, vector))
         else:
             with self._lock:
                 error = self._failed.pop(number, None)
@@ -220,7 +223,7 @@ class _Sessions:
                 raise error
             self._open[number].answer(value, vector)
         reply = self._open[number].next()
-        if isinstance(reply, Question):
+        if isinstance(reply, Request):
             kind = np.int32(reply.kind)
             point, direction = reply.point.view(integer), reply.direction.view(integer)
             return np.int32(number), np.False_, kind, point, direction
@@ -229,11 +232,75 @@ class _Sessions:
             del self._open[number]
             if error is not None:
                 # The whole program ends with this error, and its other runs with it.
-                for other, session in self._open.items():
-                    session.end()
+                for other, host_run in self._open.items():
+                    host_run.end()
                     self._failed[other] = error
                 self._open.clear()
         if error is not None:
             raise error
         phi = np.array(phi, self._dtype).view(integer)
         return np.int32(number), np.True_, np.int32(GRADIENT), phi, nothing
+
+
+ValueAndGradient = Callable[[Any], tuple[float, np.ndarray]]
+"""``value_and_gradient(vector) -> (value, gradient)``, in double precision."""
+
+HostSolver = Callable[[ValueAndGradient, np.ndarray, np.ndarray], Any]
+"""``function(value_and_gradient, theta, key_data) -> phi`` on flat NumPy vectors."""
+
+
+class Callback(eqx.Module):
+    """A Python function that minimises on the host, while all else stays compiled.
+
+    The function may do what Python can: call other libraries, other processes, other languages.
+    It must not use JAX, whose threads may all be waiting for it. It runs in a thread of its own,
+    once a task, and what it raises ends the program with its message.
+
+    Args:
+        function: ``function(value_and_gradient, theta, key_data) -> phi``. ``theta`` is the flat
+            vector of all parameters, ``key_data`` the numbers of the task's random key, and
+            ``value_and_gradient(vector)`` returns the proximal objective and its gradient, in
+            double precision though computed in that of the parameters.
+
+    Raises:
+        InputError: if ``function`` cannot be called; inside a solve, if it returns anything but
+            a finite floating-point vector of θ's length.
+    """
+
+    differentiable: ClassVar[bool] = False
+    function: HostSolver = eqx.field(static=True)
+
+    def __init__(self, function: HostSolver):
+        check_solver(function)
+        self.function = function
+
+    def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
+        """Minimise ``problem``, starting from ``theta``."""
+
+        def minimise(
+            objective: HostObjective, start: np.ndarray, key_data: np.ndarray
+        ) -> np.ndarray:
+            phi = self.function(objective.value_and_gradient, start, key_data)
+            return _check_vector(phi, start)
+
+        return solve_on_host(minimise, problem, theta, key)
+
+
+def _check_vector(phi: Any, theta: np.ndarray) -> np.ndarray:
+    wanted = f"a NumPy vector of {theta.size} finite floating-point numbers, as in θ"
+    if not isinstance(phi, np.ndarray):
+        raise InputError(
+            f"The inner solver's function returned {type(phi).__name__}", allowed=wanted
+        )
+    if phi.shape != theta.shape or not np.issubdtype(phi.dtype, np.floating):
+        raise InputError(
+            f"The inner solver's function returned {phi.dtype}{list(phi.shape)}", allowed=wanted
+        )
+    bad = np.flatnonzero(~np.isfinite(phi))
+    if bad.size:
+        raise InputError(
+            f"The inner solver's function returned {phi[bad[0]]} at index {bad[0]}, "
+            f"{bad.size} of {phi.size} numbers that are not finite",
+            allowed=wanted,
+        )
+    return phi

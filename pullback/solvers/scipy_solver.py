@@ -13,7 +13,7 @@ from pullback.core.errors import InputError, unknown_name
 from pullback.core.problem import InnerProblem
 from pullback.core.trees import Params
 from pullback.solvers.base import Solution
-from pullback.solvers.host import Partner, talk
+from pullback.solvers.host import HostObjective, solve_on_host
 
 METHODS = (
     "Nelder-Mead",
@@ -95,18 +95,20 @@ class Scipy(eqx.Module):
         products = self.method in WITH_PRODUCTS
         gradients = self.jac and self.method not in WITHOUT_GRADIENT
 
-        def minimise(partner: Partner, start: np.ndarray, key_data: np.ndarray) -> np.ndarray:
+        def minimise(
+            objective: HostObjective, start: np.ndarray, key_data: np.ndarray
+        ) -> np.ndarray:
             def value(point):
-                return partner.value_and_gradient(point)[0]
+                return objective.value_and_gradient(point)[0]
 
             answer = scipy.optimize.minimize(
-                partner.value_and_gradient if gradients else value,
+                objective.value_and_gradient if gradients else value,
                 start.astype(np.float64),
                 method=self.method,
                 jac=True if gradients else None,
-                hessp=partner.product if products else None,
+                hessp=objective.product if products else None,
                 options=dict(self.options),
             )
             return answer.x
 
-        return talk(minimise, problem, theta, key, products=products)
+        return solve_on_host(minimise, problem, theta, key, products=products)

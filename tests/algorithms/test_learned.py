@@ -9,7 +9,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 import pullback as pb
-from pullback.algorithms import Raise, describe_strength, imaml, learned_imaml
+from pullback.algorithms import AdaptiveStrength, describe_strength, imaml, learned_imaml
 from pullback.core.errors import InputError
 from pullback.core.results import Verdict
 from pullback.implicit.certificate import Certify
@@ -112,7 +112,7 @@ def test_a_raised_strength_is_learned_with_its_factor_held(double, key):
         curved = jax.tree.map(lambda b, x: jnp.sum(0.5 * b * x * x), bent, params)
         return cf.loss(params, batch) + jax.tree.reduce(jnp.add, curved)
 
-    raised = learned_imaml(saddle, strength=0.7, raise_strength=Raise(), **EXACTLY)
+    raised = learned_imaml(saddle, strength=0.7, raise_strength=AdaptiveStrength(), **EXACTLY)
     theta = raised.init(cf.theta())
     _, gradient, info = jax.jit(raised.meta_gradient)(theta, cf.task(), key)
     assert float(info.strength_factor) > 1

@@ -1,6 +1,6 @@
 import pytest
 from compiling import ENVIRONMENT
-from scaling_helpers import STARTED
+from parallel_helpers import STARTED
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scaling_helpers import LIMIT, TINY, end, start
+from parallel_helpers import LIMIT, TINY, end, start
 
 from pullback.core.errors import InputError
 from pullback.meta import parallel

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pullback.algorithms import Raise, imaml
+from pullback.algorithms import AdaptiveStrength, imaml
 from pullback.core.errors import InputError
 from pullback.core.results import Verdict
 from pullback.solvers import LBFGS, GradientDescent
@@ -36,7 +36,7 @@ def eigenvalues(phi, strength):
 @pytest.mark.parametrize("margin", [0.0, 0.1, 0.5])
 @pytest.mark.parametrize("strength", [1.0, jnp.asarray([1.0, 2.0, 1.5])])
 def test_the_curvature_keeps_the_stated_margin(margin, strength, key):
-    raising = Raise(margin, tries=6)
+    raising = AdaptiveStrength(margin, tries=6)
     _, _, info = jax.jit(algorithm(raising, strength).meta_gradient)(THETA, TASK, key)
     phi, report = algorithm(raising, strength).adapt(THETA, TASK.support, key)
     assert report.strength_factor > 1
@@ -55,7 +55,7 @@ def test_without_the_rule_the_verdict_is_negative_curvature(key):
 
 
 def test_training_and_adaptation_raise_by_the_same_factor(key):
-    both = algorithm(Raise())
+    both = algorithm(AdaptiveStrength())
     info = both.meta_gradient(THETA, TASK, key)[2]
     report = both.adapt(THETA, TASK.support, key)[1]
     np.testing.assert_allclose(info.strength_factor, report.strength_factor, rtol=1e-12)
@@ -64,7 +64,7 @@ def test_training_and_adaptation_raise_by_the_same_factor(key):
 def test_where_the_curvature_is_fine_nothing_changes(key):
     theta = jnp.asarray([0.9, -1.1, 1.2])
     plain = algorithm(None, solver=LBFGS(30)).meta_gradient(theta, TASK, key)
-    ruled = algorithm(Raise(), solver=LBFGS(30)).meta_gradient(theta, TASK, key)
+    ruled = algorithm(AdaptiveStrength(), solver=LBFGS(30)).meta_gradient(theta, TASK, key)
     assert ruled[2].strength_factor == 1
     np.testing.assert_array_equal(plain[1], ruled[1])
 
@@ -73,7 +73,7 @@ def test_the_raised_gradient_is_that_of_the_raised_problem(key):
     solver = LBFGS(60)
     # At the top of the hill: every gradient is zero there, so a push off it keeps the curvature.
     theta = jnp.asarray([0.3, -0.3, 0.2])
-    raised = algorithm(Raise(0.3, tries=6), solver=solver)
+    raised = algorithm(AdaptiveStrength(0.3, tries=6), solver=solver)
     _, gradient, info = raised.meta_gradient(theta, TASK, key)
     fixed = algorithm(None, strength=float(info.strength_factor), solver=solver)
     np.testing.assert_allclose(gradient, fixed.meta_gradient(theta, TASK, key)[1], rtol=1e-6)
@@ -81,7 +81,7 @@ def test_the_raised_gradient_is_that_of_the_raised_problem(key):
 
 def test_tasks_are_raised_one_by_one_under_vmap(key):
     thetas = jnp.stack([THETA, jnp.asarray([0.9, -1.1, 1.2])])
-    solve = jax.vmap(algorithm(Raise()).meta_gradient, in_axes=(0, None, None))
+    solve = jax.vmap(algorithm(AdaptiveStrength()).meta_gradient, in_axes=(0, None, None))
     factors = solve(thetas, TASK, key)[2].strength_factor
     assert factors[0] > 1
     assert factors[1] == 1
@@ -99,4 +99,4 @@ def test_tasks_are_raised_one_by_one_under_vmap(key):
 )
 def test_settings_out_of_range_are_refused(given, said):
     with pytest.raises(InputError, match=said):
-        Raise(**given)
+        AdaptiveStrength(**given)

@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from scaling_helpers import (
+from parallel_helpers import (
     STEPS,
     TINY,
     assert_same_metrics,
