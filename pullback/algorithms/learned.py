@@ -101,11 +101,11 @@ def learned_imaml(
             leaf or a diagonal like the parameters.
         form: a name in :data:`pullback.registries.STRENGTH_FORMS`.
         hyper: η at the start, a pytree of positive numbers or arrays; None for no such
-            hyperparameters. A number that lives between bounds is given by a positive one, as
-            label smoothing by ``η / (1 + η)``.
+            hyperparameters. Write a bounded one as a function of a positive η: label smoothing
+            in 0..1, for instance, as ``η / (1 + η)``.
         outer_loss: ``outer_loss(params, batch) -> scalar`` of the query set; ``loss`` if None.
-            Required with ``hyper``: an η that could lower the outer loss by itself would be
-            learned to do that.
+            Required with ``hyper``, since it must not depend on η: otherwise η would be learned
+            to lower the outer loss directly.
         solver: the inner solver, as for :func:`pullback.algorithms.imaml`.
         linear_solver: solves (H + Λ)u = v; :data:`pullback.linear.cg.ECONOMICAL` if None,
             preconditioned CG that stops after 10 products with H or at a relative residual of

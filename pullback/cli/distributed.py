@@ -30,7 +30,7 @@ FOLDER = "PULLBACK_WORKER"
 
 FACTS, NOISE = "facts.json", "noise.txt"
 GRACE = 8
-"""Seconds, beyond those of a heartbeat, in which JAX finds out which process was lost."""
+"""Seconds beyond a heartbeat's that JAX needs to find out which process was lost."""
 
 _known: dict[str, Any] = {}
 
@@ -124,10 +124,10 @@ def _join(place: "Place | None", devices: int | None, quiet: bool, as_json: bool
 
 @contextlib.contextmanager
 def _ending_with_the_others(heartbeat: float) -> Iterator[None]:
-    """Turn the failure of a collective operation into the end that JAX is about to make.
+    """After a failed collective operation, wait for JAX to report which process was lost.
 
-    Gloo notices at once that a connection is closed, but not whose; JAX knows that soon, and ends
-    this process with the answer.
+    Gloo, which carries the operations, notices at once that a connection is closed, but not which
+    process is gone. JAX's heartbeats tell a few seconds later, and JAX then ends this process.
 
     Args:
         heartbeat: seconds after which JAX gives a silent process up.

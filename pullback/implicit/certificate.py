@@ -1,19 +1,22 @@
-"""What a meta-gradient is worth: the estimated error of each approximation behind it.
+"""The certificate of a meta-gradient: its estimated error, by source, and a verdict.
 
-Two errors remain in an implicit meta-gradient ĝ = Λu (Rajeswaran et al. 2019, Theorem 1): φ is
-only nearly stationary, and (H + Λ)u = v is only nearly solved. One Newton correction
+An implicit meta-gradient ĝ = Λu has two errors (Rajeswaran et al. 2019, Theorem 1): the inner
+solution φ is not exactly stationary, and (H + Λ)u = v is not exactly solved. One Newton step
 
     φ⁺ = φ − (H + Λ)⁻¹ r,   r = ∇L(φ) + Λ(φ − θ)
 
-is an order closer to φ*. At φ⁺ the same u leaves the remainder v(φ⁺) − (H(φ⁺) + Λ)u. Its change
-from φ to φ⁺ is the inner solver's part, the remainder at φ itself the linear solver's. Either
-part, times Λ(H + Λ)⁻¹, is an error of ĝ to first order.
+gives a point φ⁺ that is closer to φ* by an order. Take the remainder v − (H + Λ)u of the linear
+system, with the same u, at both points:
 
-Each of the three inverses is exact on the space of the directions that the linear solver took, in
-which H + Λ is diagonal already. What a vector holds beyond them meets the inner solver's own
-approximation of the inverse for the correction, and Λ⁻¹ for the two errors: the solve never went
-that way, and where the loss curves upward Λ⁻¹ is too large rather than too small. All of that
-takes no Hessian-vector product.
+- at φ it is what the linear solver left, the linear error;
+- its change from φ to φ⁺ is what the inner solver left, the inner error.
+
+Λ(H + Λ)⁻¹ times either one is that error of ĝ, to first order.
+
+So (H + Λ)⁻¹ is applied three times. None of them costs a Hessian-vector product. The directions
+that the linear solver searched are conjugate, so the inverse is known exactly on their span. For
+the rest of a vector it is approximated: in the Newton step by the inner solver's own
+approximation, in the two errors by Λ⁻¹, which is an upper bound wherever the loss is convex.
 """
 
 import equinox as eqx
@@ -37,19 +40,18 @@ class Certify(eqx.Module):
     Args:
         tolerance: the relative error of the meta-gradient, estimated for each source by itself,
             from which on the verdict is bad. Below 1 a gradient still points downhill.
-        every: estimate by every so-manieth query example instead of all, for an outer loss that
-            is a mean or a sum over the first axis of its batch; 1 for a loss that is neither. The
-            estimate then has some noise of its own, and costs that much less. None leaves about
-            as many query examples as there are support examples, or all where the two batches do
-            not each have a common first axis.
-        inverse_steps: steps of CG that stand in for (H + Λ)⁻¹, three times, after a linear solver
-            that hands on no directions, or with damping; each costs a Hessian-vector product.
-        reach: the longest Newton correction that is believed, as a share of the way from θ to
-            φ*, which is ‖φ − θ‖ or ‖Λ⁻¹∇L(φ)‖, whichever is longer; both are once φ is
-            stationary. A longer one is shortened, since the loss is not quadratic that far.
-        share: the share of meta-gradients whose errors are estimated, drawn by their keys; the
-            others have NaN for both errors, and a verdict without them. Saves time where tasks
-            run one after the other, none under ``vmap``.
+        every: estimate from every ``every``-th query example, which is cheaper and adds some
+            noise. Use 1 if the outer loss is neither a mean nor a sum over the first axis of its
+            batch. None keeps about as many query examples as there are support examples, or all
+            of them if a batch has no common first axis.
+        inverse_steps: steps of CG for each of the three inverses, if the linear solver returns no
+            directions or the solve was damped. Each step costs a Hessian-vector product.
+        reach: the longest Newton step, as a share of max(‖φ − θ‖, ‖Λ⁻¹∇L(φ)‖), the distance from
+            θ to φ*; the two are equal at a stationary φ. A longer step is shortened, since the
+            loss is not quadratic that far out.
+        share: the share of meta-gradients that get an estimate, drawn by their keys. The others
+            have NaN for both errors and a verdict from the residuals and curvatures alone. This
+            saves time where tasks run one after the other, none under ``vmap``.
 
     Raises:
         InputError: if a setting is out of range.
@@ -131,7 +133,7 @@ def estimate(
     residual = point.problem.add_pull(point.loss_gradient, point.phi)
     correction = correct(residual)
     moved = trees.norm(trees.subtract(point.phi, point.problem.theta))
-    # A solver that has hardly moved is no reason to believe that φ* is near.
+    # A solver that hardly moved away from θ may still be far from φ*.
     pulled = divide_by_strength(point.problem.strength, point.loss_gradient)
     reach = certify.reach * jnp.maximum(moved, trees.norm(pulled))
     length = trees.norm(correction)
@@ -146,7 +148,7 @@ def estimate(
         judged = outer(point.phi, query)
     changed = trees.scale(weight, trees.subtract(outer(corrected, query), judged))
     bent = jax.jvp(point.problem.loss_gradient, (corrected,), (solution.value,))[1]
-    # H·u at φ itself is what the solve left over of v.
+    # H·u at φ costs no product: it follows from the remainder of the solve.
     left = trees.subtract(cotangent, solution.remainder)
     pulled = trees.axpy(damping, solution.value, point.problem.pull(solution.value))
     bent = trees.subtract(bent, trees.subtract(left, pulled))
@@ -154,12 +156,12 @@ def estimate(
 
 
 def verdict(certify: Certify, errors: Errors, code: Int[Array, ""]) -> Int[Array, ""]:
-    """The verdict on a meta-gradient: what is already wrong, or else the larger of two errors.
+    """The verdict on a meta-gradient: a failure that is known already, or the larger bad error.
 
     Args:
         certify: the settings.
         errors: from :func:`estimate`.
-        code: of the linear solve and of what led to it.
+        code: the verdict on the inner solution and the linear solve.
 
     Returns:
         A code of :mod:`pullback.core.results`.

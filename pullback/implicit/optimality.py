@@ -1,4 +1,4 @@
-"""The doors: decorators for solvers, and a certificate."""
+"""The derivative of a solution by its optimality condition: decorators for any solver."""
 
 import functools
 from collections.abc import Callable, Mapping

@@ -128,10 +128,10 @@ def conclude(
     smallest: Float[Array, ""],
     largest: Float[Array, ""],
 ) -> LinearSolution:
-    """The report of a solver whose residual never ends above 1 unless it failed.
+    """The solution of a solver that reduces the residual in every step, unless it fails.
 
-    A value that is no better than zero is zero itself, or wrong, or NaN. In its place stands the
-    approximate inverse applied to v, with the residual that it really has and a code.
+    If the value is no better than u = 0, the solver failed: the approximate inverse applied to v
+    is returned instead, with its true residual and the code ``SOLVE_FAILED``.
 
     Args:
         operator: A.
@@ -142,8 +142,8 @@ def conclude(
         guess: the approximate inverse applied to ``unit``.
         broken: whether the method broke down or diverged.
         steps: products with A.
-        smallest: curvature, as in :class:`LinearSolution`.
-        largest: likewise.
+        smallest: smallest curvature seen, as in :class:`LinearSolution`.
+        largest: largest curvature seen.
 
     Returns:
         The solution for v.

@@ -140,12 +140,12 @@ class CG(eqx.Module):
         )
         looked = step > 0
         lowest = jnp.minimum(lowest, _smallest_ritz(directions))
-        # Only an approximate inverse that is none can end the loop before its first product; a
-        # gradient of zero must not come of that.
+        # The loop ends before its first product only if the approximate inverse is not positive
+        # definite. Then the solution is unknown: NaN, and not the zero that it started from.
         stuck = ~looked & (trees.norm(residual) > floor) & (size > 0)
         value = trees.scale(jnp.where(stuck, jnp.nan, size), x)
-        # From here on the residual's recurrence says nothing of the residual itself: A is
-        # singular to rounding.
+        # A is singular to working precision: the recursively updated residual has lost touch
+        # with the true one.
         blown = looked & (jnp.finfo(span.dtype).eps * highest * trees.norm(x) > 1)
         code = jnp.where(blown, Verdict.SOLVE_FAILED, Verdict.OK)
         code = jnp.where(failed, Verdict.NEGATIVE_CURVATURE, code)
@@ -165,8 +165,8 @@ class CG(eqx.Module):
 
 
 ECONOMICAL = CG(steps=10, rtol=0.05)
-"""Enough for a meta-gradient in training, whose error the certificate estimates: what
-:func:`pullback.imaml` uses unless it is given a linear solver."""
+"""What :func:`pullback.imaml` uses unless it is given a linear solver: enough in training, where
+the certificate estimates what is left of the error."""
 
 
 def _smallest_ritz(directions: Params) -> Float[Array, ""]:

@@ -139,7 +139,7 @@ def evaluate(
 
 @functools.partial(jax.jit, static_argnames=("algorithm", "metric", "strategy", "mesh"))
 def _evaluate_block(theta, tasks, key, numbers, *, algorithm, metric, strategy, mesh):
-    # So that it is traced once only; see ``training``.
+    # jit inside jit: traced once, however often XLA's loops ask for it; see ``training``.
     @jax.jit
     def one_task(shared, number):
         theta, tasks, key = shared

@@ -1,4 +1,4 @@
-"""What an inner solver is, and the one door through which all of them are called."""
+"""What an inner solver is, and the functions through which every one is called."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
