@@ -11,9 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from pullback import registries
-from pullback.core.registry import Registry
-
+pytestmark = pytest.mark.usefixtures("tiny")
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
     str(path.relative_to(ROOT)) for pattern in ("*.md", "docs/*.md") for path in ROOT.glob(pattern)
@@ -111,6 +109,9 @@ def test_the_names_in_the_documents_resolve(document):
         for name in re.findall(r"(?<![\w./\"-])(?:pb|pullback)(?:\.[A-Za-z_]\w*)+(?![\w/:])", code)
         if not name.endswith(".NAME")
     }
+    from pullback import registries
+    from pullback.core.registry import Registry
+
     groups = {each.group for each in vars(registries).values() if isinstance(each, Registry)}
     names -= groups | added_by(document)
     missing = sorted(name for name in names if not resolves(name))
