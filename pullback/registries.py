@@ -184,7 +184,7 @@ ROOMS = Registry(
     Entry("game", "a game of one-shot classification", "pullback.lab.rooms.game.view:ROOM"),
     Entry("runs", "training runs side by side", "pullback.lab.rooms.runs.view:ROOM"),
 )
-"""The rooms of the lab's page, in their order: each a :class:`pullback.lab.room.Room`."""
+"""The rooms of the lab, in their order on the page."""
 
 BY_ATTRIBUTE = (ALGORITHMS, SOLVERS, LINEAR_SOLVERS, MODELS, DATASETS)
 """The registries whose entries are also ``pullback.NAME``, by the names they have in Python."""
@@ -241,7 +241,7 @@ INNER_LOOPS = {
 """What inner loops a comparison gives its algorithms."""
 
 STRONGEST_DISTORTION = 2
-"""The highest strength of distortion: turned by up to 30°, which leaves a 6 a 6."""
+"""The highest strength of distortion turns images by up to 30°, which leaves a 6 a 6."""
 
 
 def check_strategy(name: str) -> str:

@@ -32,7 +32,7 @@ def imaml(
         strength: Λ: a positive scalar, one scalar per leaf, or a diagonal like the parameters.
         solver: the inner solver; L-BFGS if None. A callable ``solver(problem, theta, key) -> phi``
             is a black box and never differentiated.
-        linear_solver: solves (H + Λ)u = v; :data:`pullback.linear.cg.ECONOMICAL` if None,
+        linear_solver: solves (H + Λ)u = v; ``pullback.linear.ECONOMICAL`` if None,
             preconditioned CG that stops after 10 products with H or at a relative residual of
             5 %. Give ``CG()`` for a solve to 1e-5.
         damping: δ ≥ 0 added to H + Λ in the solve: a deliberate bias, recorded in the info.

@@ -107,7 +107,7 @@ def learned_imaml(
             Required with ``hyper``, since it must not depend on η: otherwise η would be learned
             to lower the outer loss directly.
         solver: the inner solver, as for :func:`pullback.algorithms.imaml`.
-        linear_solver: solves (H + Λ)u = v; :data:`pullback.linear.cg.ECONOMICAL` if None,
+        linear_solver: solves (H + Λ)u = v; ``pullback.linear.ECONOMICAL`` if None,
             preconditioned CG that stops after 10 products with H or at a relative residual of
             5 %. Give ``CG()`` for a solve to 1e-5.
         damping: δ ≥ 0 added to H + Λ in the solve: a deliberate bias of all the gradients.

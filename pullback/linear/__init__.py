@@ -2,7 +2,7 @@
 
 from pullback.linear.base import LinearSolution, LinearSolver, Operator
 from pullback.linear.bicgstab import BiCGStab
-from pullback.linear.cg import CG
+from pullback.linear.cg import CG, ECONOMICAL
 from pullback.linear.dense import Dense
 from pullback.linear.gmres import GMRES
 from pullback.linear.lineax_solver import Lineax
@@ -13,6 +13,7 @@ from pullback.registries import LINEAR_SOLVERS
 
 __all__ = [
     "CG",
+    "ECONOMICAL",
     "GMRES",
     "LINEAR_SOLVERS",
     "MINRES",

@@ -28,7 +28,7 @@ def gives_classes(dataset: Entry) -> bool:
         dataset: a line of the registry of data sets.
 
     Returns:
-        The answer, from the code's own annotation: nothing is loaded.
+        The answer, read off the code's annotation without loading anything.
 
     Raises:
         InputError: if the code does not say what it gives.

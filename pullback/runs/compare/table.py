@@ -84,7 +84,7 @@ def make_row(name: str, config: RunConfig, record: Mapping[str, Any], run: Run |
 
 
 def cells(score: Score, row: Row) -> tuple[str, ...]:
-    """A row of the table as text, in the order of :data:`COLUMNS`."""
+    """A row of the table as text, in the order of ``COLUMNS``."""
     return (
         row.algorithm,
         row.inner,
