@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ import numpy as np
 from pullback.core.errors import InputError, StorageError
 
 
+@runtime_checkable
 class Stepped(Protocol):
     """A pytree of arrays that knows its step, as the training's state does."""
 

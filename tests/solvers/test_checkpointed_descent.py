@@ -66,6 +66,7 @@ def test_the_registry_makes_one_without_checkpoints():
     assert not find("inner solver", SOLVERS, "gradient-descent").make(3, 0.1, 0.0).checkpoint
 
 
+@pytest.mark.wrong_types
 def test_a_checkpoint_is_yes_or_no():
     with pytest.raises(InputError, match="checkpoint='root'"):
         GradientDescent(4, checkpoint="root")

@@ -49,6 +49,7 @@ def test_class_twice_is_an_error():
         small_set().select(["a/1", "a/1"])
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("images", [np.zeros((1, 2, 28, 28)), np.zeros((1, 2, 20, 28), np.uint8)])
 def test_wrong_images_are_an_error(images):
     with pytest.raises(InputError, match="uint8"):
