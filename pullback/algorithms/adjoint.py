@@ -1,5 +1,7 @@
 """One task's implicit gradient, from its inner problem to its verdict."""
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -99,7 +101,7 @@ class Implicit(eqx.Module):
         return solution.phi, report(problem, solution, factor)
 
     def adjoint(
-        self, problem: InnerProblem, loss: Loss, query: PyTree[Array], key: PRNGKeyArray
+        self, problem: InnerProblem, loss: Loss, query: PyTree[Any], key: PRNGKeyArray
     ) -> Adjoint:
         """Solve one inner problem and pull the outer loss's gradient back to its θ.
 

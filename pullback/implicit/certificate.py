@@ -19,6 +19,8 @@ the rest of a vector it is approximated: in the Newton step by the inner solver'
 approximation, in the two errors by Λ⁻¹, which is an upper bound wherever the loss is convex.
 """
 
+from typing import Any
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -98,7 +100,7 @@ def estimate(
     certify: Certify,
     point: Linearised,
     loss: Loss,
-    query: PyTree[Array],
+    query: PyTree[Any],
     cotangent: Params,
     gradient: Params,
     solution: LinearSolution,
@@ -209,7 +211,7 @@ def _inverses(
     return inverse(near), inverse(bare)
 
 
-def _every(certify: Certify, query: PyTree[Array], support: PyTree[Array]) -> int:
+def _every(certify: Certify, query: PyTree[Any], support: PyTree[Any]) -> int:
     queries, supports = _length(query), _length(support)
     if certify.every is None:
         return 1 if queries is None or not supports else max(1, queries // supports)
@@ -223,17 +225,17 @@ def _every(certify: Certify, query: PyTree[Array], support: PyTree[Array]) -> in
     return certify.every
 
 
-def _length(batch: PyTree[Array]) -> int | None:
+def _length(batch: PyTree[Any]) -> int | None:
     """The common first axis of a batch's leaves; None if they have none."""
     lengths = {jnp.shape(leaf)[:1] for leaf in jax.tree.leaves(batch)}
     return None if len(lengths) != 1 or lengths == {()} else lengths.pop()[0]
 
 
-def _thin(query: PyTree[Array], every: int) -> PyTree[Array]:
+def _thin(query: PyTree[Any], every: int) -> PyTree[Any]:
     return jax.tree.map(lambda leaf: leaf[::every], query)
 
 
-def _weight(loss: Loss, phi: Params, query: PyTree[Array], every: int) -> Float[Array, ""]:
+def _weight(loss: Loss, phi: Params, query: PyTree[Any], every: int) -> Float[Array, ""]:
     """What the loss of every so-manieth example must be multiplied by to stand for that of all."""
     one = jax.tree.map(lambda leaf: leaf[:1], query)
     two = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), one)

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from pullback.core.errors import InputError, StorageError
 from pullback.core.scores import ACCURACY, Score
 
 
+@runtime_checkable
 class Stepped(Protocol):
     """A pytree of arrays that knows its step, as the training's state does."""
 

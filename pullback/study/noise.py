@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from pullback.algorithms import imaml, maml
 from pullback.core.errors import NumericalError
@@ -182,7 +182,7 @@ class _Programs:
         self.implicit = jax.jit(jax.vmap(implicit, in_axes=(None, 0, None)))
         self.unrolled = jax.jit(jax.vmap(unrolled, in_axes=(None, 0)))
 
-    def at(self, theta: float, keys: PRNGKeyArray) -> Result:
+    def at(self, theta: float, keys: Key[Array, " runs"]) -> Result:
         """All that is measured at one θ."""
         h = self.settings.difference
         here, above, below = (

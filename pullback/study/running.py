@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
 
@@ -64,6 +64,7 @@ PARTS = {
 """The parts by name; each writes a picture of that name."""
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Whoever watches a study."""
 

@@ -31,7 +31,7 @@ class Batch(NamedTuple):
     target: float = 0.0
 
 
-def loss(phi: Float[Array, ""], batch: Batch) -> Float[Array, ""]:
+def loss(phi: Float[Array, "*points"], batch: Batch) -> Float[Array, "*points"]:
     """``c(1 − cos 2πφ)/(2π)² + tilt·φ + ½ square·(φ − target)²``."""
     wave = batch.curvature * (1.0 - jnp.cos(WAVE * phi)) / WAVE**2
     return wave + batch.tilt * phi + 0.5 * batch.square * (phi - batch.target) ** 2

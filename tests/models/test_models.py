@@ -91,7 +91,7 @@ def test_folded_normalisation_is_the_plain_formula(normalisation, rng):
 @pytest.mark.parametrize("name", [n for n in ACTIVATIONS if n != "relu"])
 def test_an_activation_has_the_derivatives_of_its_formula(name):
     plain, ours = ACTIVATIONS[name].load(), find_activation(name)
-    for x in (-3.0, -0.2, 0.0, 1.7):
+    for x in jnp.asarray([-3.0, -0.2, 0.0, 1.7]):
         for _ in range(3):
             np.testing.assert_allclose(ours(x), plain(x), rtol=1e-9, atol=1e-12)
             plain, ours = jax.grad(plain), jax.grad(ours)
@@ -102,7 +102,7 @@ def test_an_activation_has_the_derivatives_of_its_formula(name):
 def test_products_with_the_hessian_are_differences_of_the_gradient(normalisation, rng):
     model, params = conv4(normalisation, rng)
     loss = cross_entropy(model.apply)
-    batch = rng.normal(size=(4, 9, 9, 1)), np.arange(4) % 3
+    batch = jnp.asarray(rng.normal(size=(4, 9, 9, 1))), jnp.arange(4) % 3
     direction = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
     gradient = jax.jit(lambda p: jax.grad(loss)(p, batch))
     product = jax.jit(lambda p, d: jax.jvp(gradient, (p,), (d,))[1])(params, direction)
@@ -144,7 +144,7 @@ def test_mlp_is_the_chain_of_its_layers(hidden, rng):
     widths = (2, *hidden, 3)
     shapes = [params[f"layer{i}"]["weight"].shape for i in range(len(widths) - 1)]
     assert shapes == list(itertools.pairwise(widths))
-    x = out = rng.normal(size=(6, 2))
+    x = out = jnp.asarray(rng.normal(size=(6, 2)))
     for i in range(len(shapes)):
         out = out @ np.asarray(params[f"layer{i}"]["weight"])
         out = np.tanh(out) if i < len(hidden) else out
@@ -163,27 +163,27 @@ def identity(params, x):
 
 
 def test_losses_and_accuracy_by_hand():
-    logits = np.log([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]])
-    labels = np.array([0, 1])
+    logits = jnp.log(jnp.asarray([[0.7, 0.2, 0.1], [0.3, 0.3, 0.4]]))
+    labels = jnp.array([0, 1])
     np.testing.assert_allclose(
         cross_entropy(identity)(1.0, (logits, labels)), -np.log([0.7, 0.3]).mean()
     )
     np.testing.assert_allclose(accuracy(identity)(1.0, (logits, labels)), 0.5)
-    x, y = np.array([[1.0], [2.0]]), np.array([[0.0], [5.0]])
+    x, y = jnp.array([[1.0], [2.0]]), jnp.array([[0.0], [5.0]])
     np.testing.assert_allclose(mean_squared_error(identity)(2.0, (x, y)), (4 + 1) / 2)
 
 
 def test_cross_entropy_of_huge_logits_is_finite():
     loss = cross_entropy(identity)
-    logits = np.array([[1e4, -1e4]])
-    np.testing.assert_allclose(loss(1.0, (logits, np.array([1]))), 2e4)
-    assert np.isfinite(jax.grad(loss)(1.0, (logits, np.array([1]))))
+    logits = jnp.array([[1e4, -1e4]])
+    np.testing.assert_allclose(loss(1.0, (logits, jnp.array([1]))), 2e4)
+    assert np.isfinite(jax.grad(loss)(1.0, (logits, jnp.array([1]))))
 
 
 def test_functional_splits_a_module_without_changing_it(rng):
     module = eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0))
     params, apply = functional(module)
-    x = rng.normal(size=(5, 2))
+    x = jnp.asarray(rng.normal(size=(5, 2)))
     np.testing.assert_allclose(apply(params, x), jax.vmap(module)(x), rtol=1e-12)
     assert all(eqx.is_inexact_array(leaf) for leaf in jax.tree.leaves(params))
     doubled = jax.tree.map(lambda p: 0 * p, params)

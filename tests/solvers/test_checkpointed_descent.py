@@ -65,6 +65,7 @@ def test_the_registry_makes_one_without_checkpoints():
     assert not SOLVERS["gradient-descent"].make(steps=3, learning_rate=0.1).checkpoint
 
 
+@pytest.mark.wrong_types
 def test_a_checkpoint_is_yes_or_no():
     with pytest.raises(InputError, match="checkpoint='root'"):
         GradientDescent(4, checkpoint="root")

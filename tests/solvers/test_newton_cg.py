@@ -162,6 +162,7 @@ def test_tasks_side_by_side_do_as_one_after_the_other(solver):
         np.testing.assert_allclose(both[task], alone.phi, rtol=1e-6)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

@@ -183,6 +183,7 @@ def test_is_a_task_distribution():
     assert isinstance(episodes(IMAGES, ways=5, shots=1, queries=1), TaskDistribution)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("given", "message"),
     [

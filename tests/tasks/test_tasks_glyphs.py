@@ -124,6 +124,7 @@ def test_missing_font_is_said(monkeypatch, tmp_path):
         load_glyphs(0, tmp_path)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("seed", [-1, 1.5, True])
 def test_seed_must_be_whole(seed, tmp_path):
     with pytest.raises(InputError, match="seed is"):

@@ -50,6 +50,7 @@ def test_class_twice_is_an_error():
         small_set().select(["a/1", "a/1"])
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize(
     ("examples", "message"),
     [

@@ -42,6 +42,7 @@ def test_same_key_same_task():
     assert isinstance(source, TaskDistribution)
 
 
+@pytest.mark.wrong_types
 @pytest.mark.parametrize("given", [{"shots": 0}, {"queries": -1}, {"shots": 2.5}])
 def test_numbers_must_be_positive(given):
     with pytest.raises(InputError, match=next(iter(given))):

@@ -123,6 +123,7 @@ def test_too_few_alphabets():
         draw_split(image_set({"a": 10, "b": 10}), "alphabet", 0, validation=2, test=2)
 
 
+@pytest.mark.wrong_types
 def test_unknown_way_and_bad_numbers():
     with pytest.raises(InputError, match=r"'alphabets'.*Did you mean 'alphabet'"):
         draw_split(TOY, "alphabets")
@@ -174,6 +175,7 @@ def test_stored_split_is_read_strictly(change, message):
         ClassSplit.from_dict(stored)
 
 
+@pytest.mark.wrong_types
 def test_stored_split_must_be_a_mapping():
     with pytest.raises(InputError, match="is a list"):
         ClassSplit.from_dict([])  # pyright: ignore

@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,7 @@ from pullback.tasks import TaskFamily
 MARK = "comparison.json"
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Whoever watches a comparison."""
 

@@ -1,0 +1,41 @@
+"""The annotations of arguments and results hold wherever a choice of the other tests goes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+TESTS = Path(__file__).parent
+CHOICE = (
+    "algorithms/test_learned.py::test_the_gradient_by_strength_is_that_of_finite_differences",
+    "algorithms/test_learned.py::test_types_and_shapes",
+    "algorithms/test_protocol.py::test_gradient_and_phi_have_the_shapes_and_types_of_theta",
+    "implicit/test_door_silent_faults.py",
+    "linear/test_linear_solvers.py",
+    "meta/test_evaluation.py::test_scores_are_those_of_the_documented_tasks",
+    "models",
+    "solvers/test_lbfgs_tolerance.py::test_too_few_steps_are_the_fixed_steps",
+    "solvers/test_newton_cg.py",
+    "study/test_study_noise.py",
+    "tasks/test_tasks_episodes.py",
+    "tasks/test_tasks_images.py",
+    "tasks/test_tasks_sinusoid.py",
+    "tasks/test_tasks_splits.py",
+)
+"""Every room below the command line, by tests that trace much and compute little."""
+
+
+def test_arguments_and_results_are_as_annotated():
+    """In a process of its own, since the package's modules are read anew."""
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--tb=short"]
+    command += ["--jaxtyping-packages=pullback,annotations.checked", "-m", "not wrong_types"]
+    paths = os.pathsep.join([str(TESTS), str(TESTS.parent), *filter(None, sys.path)])
+    done = subprocess.run(
+        [*command, *(str(TESTS / chosen) for chosen in CHOICE)],
+        env=os.environ | {"PYTHONPATH": paths, "PYTEST_ADDOPTS": ""},
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-10_000:] + done.stderr[-2_000:]
