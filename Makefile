@@ -12,8 +12,9 @@ demo: install
 	@echo
 	@echo "The table is demo/table.md, the plot is demo/compare.png."
 
+# Two processes for two cores: BLAS's own threads would only wait for each other.
 test: $(VENV)/.tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 # Only what looks at the lab in Debian's chromium.
 test-lab: $(VENV)/.tests
