@@ -291,6 +291,8 @@ def share(tree: Tree | None, like: Tree) -> Tree:
 
 def gather(row: Shaped[np.ndarray, "..."]) -> Shaped[np.ndarray, "processes ..."]:
     """An array of the same shape from every process, stacked in their order."""
+    # jax.experimental.multihost_utils.process_allgather wants as many devices of each process as
+    # of any other, and hosts with different numbers of cores have different numbers of devices.
     if count() == 1:
         return row[None]
     return np.asarray(_replicated(_stack(row), mesh=_line()))

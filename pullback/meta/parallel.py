@@ -27,32 +27,49 @@ TaskFunction = Callable[[PyTree[Any], PyTree[Any]], tuple[PyTree[Any], PyTree[An
 AXIS = "tasks"
 
 
-FLAG = "xla_force_host_platform_device_count"
+XLA_FLAG = "xla_force_host_platform_device_count"
 MOST_HOST_DEVICES = 256
 
 
 def use_host_devices(count: int | None = None) -> int:
     """Make as many host devices as asked for. Must run before JAX starts its backend.
 
-    Without a number each core gets one, unless ``XLA_FLAGS`` sets it already.
-
     Args:
-        count: number of devices; the cores this process may run on if None.
+        count: number of devices. None leaves a number that ``JAX_NUM_CPU_DEVICES`` or ``XLA_FLAGS``
+            sets, or a backend that runs already, and else makes one for each core that this process
+            may run on.
 
     Returns:
-        The number asked for.
+        The number of host devices.
 
     Raises:
-        InputError: if the number is not positive, or beyond all reason.
+        InputError: if the number is not from 1 to :data:`MOST_HOST_DEVICES`, or JAX runs already
+            with another one.
     """
     if count is not None and not 1 <= count <= MOST_HOST_DEVICES:
         raise InputError(f"{count} devices were asked for", allowed=f"1 to {MOST_HOST_DEVICES}")
-    flags = os.environ.get("XLA_FLAGS", "").split()
-    others = [flag for flag in flags if FLAG not in flag]
-    if count is not None or others == flags:
-        flags = [*others, f"--{FLAG}={count or cores()}"]
-    os.environ["XLA_FLAGS"] = " ".join(flags)
+    if count is None and (chosen := _chosen_by_user()) is not None:
+        return chosen
+    try:
+        jax.config.update("jax_num_cpu_devices", count or cores())
+    except RuntimeError as error:
+        running = len(jax.local_devices(backend="cpu"))
+        if count in (None, running):
+            return running
+        raise InputError(
+            f"{count} host devices were asked for, but JAX runs already with {running}",
+            allowed=str(running),
+            remedy="Call use_host_devices before anything is computed",
+        ) from error
     return count or cores()
+
+
+def _chosen_by_user() -> int | None:
+    if (number := jax.config.values["jax_num_cpu_devices"]) >= 0:
+        return number
+    flags = re.findall(rf"--{XLA_FLAG}=(\d+)", os.environ.get("XLA_FLAGS", ""))
+    # XLA takes the last one.
+    return int(flags[-1]) if flags else None
 
 
 def cores() -> int:

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
+import optax
 from jaxtyping import Array, Float, Int
 
 from pullback.core.trees import Params
@@ -18,8 +18,7 @@ def cross_entropy(apply: Apply) -> Callable[[Params, Batch], Float[Array, ""]]:
     def loss(params: Params, batch: tuple[Array, Int[Array, " n"]]) -> Float[Array, ""]:
         x, y = batch
         logits = apply(params, x)
-        chosen = jnp.take_along_axis(logits, y[:, None], axis=-1)[:, 0]
-        return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - chosen)
+        return jnp.mean(optax.losses.softmax_cross_entropy_with_integer_labels(logits, y))
 
     return loss
 
@@ -39,6 +38,6 @@ def mean_squared_error(apply: Apply) -> Callable[[Params, Batch], Float[Array, "
 
     def loss(params: Params, batch: Batch) -> Float[Array, ""]:
         x, y = batch
-        return jnp.mean((apply(params, x) - y) ** 2)
+        return jnp.mean(optax.losses.squared_error(apply(params, x), y))
 
     return loss

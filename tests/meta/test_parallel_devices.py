@@ -63,17 +63,56 @@ def test_one_two_and_four_devices_give_the_same():
     assert "3 devices cannot share 8 tasks a step evenly. Allowed: 1, 2, 4, 8" in out["three"]
 
 
-def test_the_number_of_host_devices_is_set_for_the_user(monkeypatch):
-    flag = "--xla_force_host_platform_device_count="
-    monkeypatch.setenv("XLA_FLAGS", "--xla_something=1")
-    assert parallel.use_host_devices() == parallel.cores()
-    assert os.environ["XLA_FLAGS"] == f"--xla_something=1 {flag}{parallel.cores()}"
-    # What is set already holds, unless a number is given.
-    monkeypatch.setenv("XLA_FLAGS", f"{flag}7")
-    parallel.use_host_devices()
-    assert os.environ["XLA_FLAGS"] == f"{flag}7"
-    parallel.use_host_devices(3)
-    assert os.environ["XLA_FLAGS"] == f"{flag}3"
+FLAG = f"--{parallel.XLA_FLAG}="
+HOST_DEVICES = {
+    "one a core": ({}, None, parallel.cores()),
+    "a number": ({}, 3, 3),
+    "the user's flag": ({"XLA_FLAGS": f"{FLAG}5"}, None, 5),
+    "the user's setting": ({"JAX_NUM_CPU_DEVICES": "5"}, None, 5),
+    "a number before the user's flag": ({"XLA_FLAGS": f"{FLAG}5"}, 3, 3),
+    "a number before the user's setting": ({"JAX_NUM_CPU_DEVICES": "5"}, 3, 3),
+}
+
+
+def count_host_devices(count, environment, before=""):
+    """In a process of its own, since JAX chooses its devices once."""
+    code = (
+        f"import jax\nfrom pullback.meta import parallel\n{before}\n"
+        f"print(parallel.use_host_devices({count}), jax.local_device_count())"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | environment,
+        capture_output=True,
+        text=True,
+        timeout=LIMIT,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "count", "wanted"), HOST_DEVICES.values(), ids=HOST_DEVICES
+)
+def test_host_devices_are_made_before_jax_starts(environment, count, wanted):
+    done = count_host_devices(count, environment)
+    assert done.stdout.split() == [str(wanted), str(wanted)], done.stderr[-2000:]
+
+
+def test_once_jax_runs_its_devices_stay():
+    running = {"JAX_NUM_CPU_DEVICES": "2"}
+    started = "jax.devices()"
+    for count in (None, 2):
+        done = count_host_devices(count, running, started)
+        assert done.stdout.split() == ["2", "2"], done.stderr[-2000:]
+    # The number was not set by the user, but by what ran before.
+    done = count_host_devices(None, {"XLA_FLAGS": ""}, started)
+    assert done.stdout.split() == ["1", "1"], done.stderr[-2000:]
+    done = count_host_devices(3, running, started)
+    assert "InputError: 3 host devices were asked for, but JAX runs already with 2" in done.stderr
+    assert "Call use_host_devices before anything is computed" in done.stderr
+
+
+def test_a_number_of_host_devices_beyond_reason_is_refused():
     for count in (0, parallel.MOST_HOST_DEVICES + 1):
         with pytest.raises(InputError, match=f"1 to {parallel.MOST_HOST_DEVICES}"):
             parallel.use_host_devices(count)
