@@ -5,7 +5,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from pullback.core import trees
 from pullback.core.trees import Params
@@ -141,7 +141,7 @@ class MINRES(Unpreconditioned):
 
 
 def _ritz(
-    alphas: Float[Array, " k"], betas: Float[Array, " k"], step: Float[Array, ""]
+    alphas: Float[Array, " k"], betas: Float[Array, " k"], step: Int[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
     """The extreme eigenvalues of the first ``step`` rows of the Lanczos matrix; NaN for none."""
     index = jnp.arange(alphas.size)

@@ -32,7 +32,7 @@ class Secants(eqx.Module):
         gamma: the scale γ of the matrix B starts from.
     """
 
-    pairs: Float[Array, "2*m+2 n"]
+    pairs: Float[Array, "rows n"]
     steps_changes: Float[Array, "m m"]
     changes_changes: Float[Array, "m m"]
     born: Int[Array, " m"]
