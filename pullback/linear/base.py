@@ -110,6 +110,30 @@ def check_settings(owner: str, rtol: float, **counts: int) -> None:
         raise InputError(f"{owner}(rtol={rtol!r})", allowed="0 ≤ rtol < 1")
 
 
+def prepare(
+    owner: str, rtol: float, rhs: Params, approximate_inverse: Operator
+) -> tuple[Params, Float[Array, ""], Params]:
+    """What an iterative solver starts from: the system scaled to a right-hand side of norm 1.
+
+    The products of a tiny right-hand side would underflow.
+
+    Args:
+        owner: the solver's name, for the message.
+        rtol: its tolerance.
+        rhs: v.
+        approximate_inverse: an SPD map near A⁻¹.
+
+    Returns:
+        v / ‖v‖, ‖v‖, and the approximate inverse applied to v / ‖v‖.
+
+    Raises:
+        InputError: if the tolerance is finer than the numbers of ``rhs``.
+    """
+    trees.check_attainable(owner, rtol, rhs)
+    unit, size = trees.normalise(rhs)
+    return unit, size, approximate_inverse(unit)
+
+
 def rounding(vector: Params) -> float:
     """The coarsest relative rounding error among a vector's leaves."""
     return max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(vector))

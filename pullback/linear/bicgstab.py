@@ -42,13 +42,13 @@ class BiCGStab(Unpreconditioned):
         self, operator: Operator, rhs: Params, approximate_inverse: Operator
     ) -> LinearSolution:
         """Solve ``operator(u) = rhs``; the approximate inverse sets the scale of u only."""
-        trees.check_attainable(type(self).__name__, self.rtol, rhs)
         most = max(1, self.steps // 2)
 
         def make(atol: float) -> lx.BiCGStab:
             return lx.BiCGStab(rtol=0.0, atol=atol, norm=trees.norm, max_steps=most)
 
         return by_residual(
+            type(self).__name__,
             make,
             lambda iterations: 1 + 2 * iterations,
             operator,

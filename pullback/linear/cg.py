@@ -9,7 +9,14 @@ from pullback.core import trees
 from pullback.core.errors import InputError
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
-from pullback.linear.base import RTOL, STEPS, LinearSolution, Operator, check_settings
+from pullback.linear.base import (
+    RTOL,
+    STEPS,
+    LinearSolution,
+    Operator,
+    check_settings,
+    prepare,
+)
 
 REMEMBERED = 16
 """The most search directions whose inner products are kept for the Ritz values."""
@@ -77,9 +84,7 @@ class CG(eqx.Module):
         self, operator: Operator, rhs: Params, approximate_inverse: Operator
     ) -> LinearSolution:
         """Solve ``operator(u) = rhs`` for an SPD operator."""
-        trees.check_attainable(type(self).__name__, self.rtol, rhs)
-        unit, size = trees.normalise(rhs)
-        guess = approximate_inverse(unit)
+        unit, size, guess = prepare(type(self).__name__, self.rtol, rhs, approximate_inverse)
         # CG does not depend on the scale of its preconditioner; its products' range does.
         span = trees.dot(unit, guess)
         span = jnp.where((span > 0) & jnp.isfinite(span), span, 1.0)

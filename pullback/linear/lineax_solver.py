@@ -11,7 +11,14 @@ from pullback.core import trees
 from pullback.core.errors import InputError
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
-from pullback.linear.base import LinearSolution, Operator, Unpreconditioned, conclude, rounding
+from pullback.linear.base import (
+    LinearSolution,
+    Operator,
+    Unpreconditioned,
+    conclude,
+    prepare,
+    rounding,
+)
 
 
 def by_lineax(
@@ -37,6 +44,7 @@ def by_lineax(
 
 
 def by_residual(
+    owner: str,
     make: Callable[[float], lx.AbstractLinearSolver],
     products: Callable[[Int[Array, ""]], Int[Array, ""]],
     operator: Operator,
@@ -47,6 +55,7 @@ def by_residual(
     """Solve A·u = rhs by an iterative Lineax solver that only the residual's norm stops.
 
     Args:
+        owner: the solver's name, for messages.
         make: builds the solver for a right-hand side of norm 1 from an absolute tolerance.
         products: how many products with A so many of its steps take.
         operator: A.
@@ -57,11 +66,13 @@ def by_residual(
     Returns:
         The solution. ``SOLVE_FAILED`` where Lineax reports a breakdown or a stagnation above the
         tolerance, and where what it returns is no better than zero.
+
+    Raises:
+        InputError: if the tolerance is finer than the numbers of ``rhs``.
     """
-    unit, size = trees.normalise(rhs)
+    unit, size, guess = prepare(owner, rtol, rhs, approximate_inverse)
     eps = rounding(unit)
     tolerance = max(rtol, eps)
-    guess = approximate_inverse(unit)
     # Lineax holds the last step in u against the same tolerance as the residual, and Lineax's
     # thresholds of a breakdown are absolute. In a unit of u this large only the residual counts.
     length = trees.norm(guess)

@@ -17,6 +17,7 @@ from pullback.linear.base import (
     Unpreconditioned,
     check_settings,
     conclude,
+    prepare,
     rounding,
 )
 
@@ -51,9 +52,7 @@ class MINRES(Unpreconditioned):
         self, operator: Operator, rhs: Params, approximate_inverse: Operator
     ) -> LinearSolution:
         """Solve ``operator(u) = rhs``; the approximate inverse is a last resort only."""
-        trees.check_attainable(type(self).__name__, self.rtol, rhs)
-        unit, size = trees.normalise(rhs)
-        guess = approximate_inverse(unit)
+        unit, size, guess = prepare(type(self).__name__, self.rtol, rhs, approximate_inverse)
         eps = rounding(unit)
         floor = max(self.rtol, eps)
         nothing = trees.zeros_like(unit)

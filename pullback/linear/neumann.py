@@ -15,6 +15,7 @@ from pullback.linear.base import (
     Unpreconditioned,
     check_settings,
     conclude,
+    prepare,
     rounding,
 )
 
@@ -59,9 +60,7 @@ class Neumann(Unpreconditioned):
         self, operator: Operator, rhs: Params, approximate_inverse: Operator
     ) -> LinearSolution:
         """Solve ``operator(u) = rhs``; the approximate inverse is a last resort only."""
-        trees.check_attainable(type(self).__name__, self.rtol, rhs)
-        unit, size = trees.normalise(rhs)
-        guess = approximate_inverse(unit)
+        unit, size, guess = prepare(type(self).__name__, self.rtol, rhs, approximate_inverse)
         eps = rounding(unit)
         floor, slack = max(self.rtol, eps), 1.0 + 10.0 * eps
         looks = 0 if self.scale is not None else min(LOOKS, self.steps // 2)
