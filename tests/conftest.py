@@ -58,10 +58,10 @@ def rng():
 
 DEAREST = (
     "lab",
-    "meta/test_scaling_processes",
+    "meta/test_parallel_processes",
     "algorithms/test_grid",
     "implicit/test_certificate",
-    "implicit/test_door_values",
+    "implicit/test_root_values",
     "cli/test_cli_train",
     "cli/test_cli_compare",
     "test_annotations",

@@ -6,6 +6,7 @@ task's own weights turn one matrix product into many small ones; on an accelerat
 
 import functools
 import os
+import re
 from collections.abc import Callable
 from typing import Any
 
