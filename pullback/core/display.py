@@ -57,7 +57,7 @@ class VerdictRecord(Record):
                 "verdict is a name, which does not exist inside jit",
                 remedy="Compare code with a pullback.core.results.Verdict there",
             )
-        names = np.asarray([results.label(code) for code in np.ravel(self.code)], dtype=str)
+        names = np.asarray([results.label(int(code)) for code in np.ravel(self.code)], dtype=str)
         return names.reshape(np.shape(self.code)) if np.ndim(self.code) else str(names[0])
 
     def _message(self, verdict: Verdict, fields: Mapping[str, Any]) -> str:

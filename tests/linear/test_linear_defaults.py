@@ -66,6 +66,6 @@ def test_imaml_asks_for_the_economical_solver_by_name():
 
 @pytest.mark.parametrize("function", [imaml, learned_imaml])
 def test_the_docstrings_say_so(function):
-    text = " ".join(function.__doc__.split())
+    text = " ".join(function.__doc__.split()).replace("``", "`")
     assert "ECONOMICAL` if None" in text
     assert "10 products with H or at a relative residual of 5 %" in text
