@@ -8,6 +8,8 @@ import threading
 import time
 from pathlib import Path
 
+from compiling import ENVIRONMENT
+
 PATIENCE = 120_000
 """Milliseconds: a busy machine compiles slowly."""
 
@@ -41,7 +43,7 @@ class Lab:
         # Pictures are to show what a user sees.
         if "PULLBACK_LAB_PICTURES" not in os.environ:
             program = ["-c", SHORT_TRAINING]
-            settings["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+            settings |= ENVIRONMENT
         self.process = subprocess.Popen(
             [sys.executable, *program, "lab", "--no-browser", *options],
             stdout=subprocess.PIPE,

@@ -128,7 +128,7 @@ def test_a_player_has_not_seen_the_classes_of_its_rounds(player):
 def test_runs_that_can_play_are_found_and_loaded(player, cache, tmp_path):
     built = build.build(player.config)
     run = Run.create(tmp_path / "glyphs", player.config, built.split)
-    checkpoint.save(run.checkpoints, built.fresh_state(), seed=0, score=0.5)
+    checkpoint.save(run.checkpoints, built.fresh_state(), seed=0, value=0.5)
     Run.create(tmp_path / "empty", player.config, built.split)
     make_run(tmp_path / "sine")
     (tmp_path / "torn").mkdir()
