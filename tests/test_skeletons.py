@@ -180,3 +180,19 @@ def test_an_installed_package_brings_an_algorithm(tmp_path, monkeypatch):
             assert resolved.algorithm.linear_solver is None
     finally:
         registry._entry_points.cache_clear()
+
+
+def test_code_in_the_folder_that_the_program_is_started_in_is_found(tmp_path):
+    files, _ = skeletons()
+    (tmp_path / "mine.py").write_text(files["pullback/tasks/lines.py"])
+    # The installed program, which has no folder of its own on Python's path.
+    program = "import sys; sys.path.remove(''); from pullback.cli import main; main(sys.argv[1:])"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", "--dataset", "mine:Lines", "--ways", "3"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "ways is 3, but the data set 'mine:Lines' has no such setting" in done.stderr

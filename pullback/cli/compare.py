@@ -1,6 +1,5 @@
 """``pullback compare``."""
 
-import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,6 +48,7 @@ def compare(
     from pullback.meta import parallel
     from pullback.runs import compare as comparing
     from pullback.runs import config as configs
+    from pullback.runs.folder import default_folder
 
     parallel.use_host_devices(devices)
     reporter = console.Reporter(quiet, json)
@@ -59,8 +59,7 @@ def compare(
         raise InputError("Both steps and seconds_each were given", allowed="one of them")
     planned = comparing.plan(choice.algorithms, choice.inner, merged)
     if out is None:
-        time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        out = Path("runs") / f"compare-{next(iter(planned.values())).data.dataset}-{time}"
+        out = default_folder("compare", next(iter(planned.values())).data.dataset)
     with console.interruptible(reporter) as should_stop:
         found = comparing.compare(
             planned,

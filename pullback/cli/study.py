@@ -1,6 +1,5 @@
 """``pullback study``."""
 
-import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,11 +50,11 @@ def study(
     """
     from pullback import study as studying
     from pullback.cli import console
+    from pullback.runs.folder import default_folder
 
     reporter = console.Reporter(quiet, json)
     if out is None:
-        time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        out = Path("runs") / f"study-{time}"
+        out = default_folder("study")
     record = studying.study(out, parts or (), seed=seed, quick=quick, observer=reporter)
     shown: list[Any] = [
         console.table(("", "", "value>"), studying.rows(name, result), studying.PARTS[name].summary)

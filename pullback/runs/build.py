@@ -191,7 +191,7 @@ def summarise_unseen(config: RunConfig) -> DataSummary:
         The summary.
     """
     if gives_classes(DATASETS.find(config.data.dataset)):
-        return DataSummary(DRAWING, _given(config.data.ways), CLASSIFICATION.score)
+        return DataSummary(DRAWING, _given(config.data.ways), CLASSIFICATION.score, images=True)
     return summarise_data(load_data(config), config.data.ways)
 
 
@@ -202,7 +202,7 @@ def summary_of(run: Run) -> DataSummary:
 
 def reopen(run: Run) -> Experiment:
     """The experiment of a run, without its examples: enough to restore and adapt it."""
-    return assemble(run.config, summary_of(run), run.split)
+    return assemble(run.config, run.summary, run.split)
 
 
 def build(
@@ -223,7 +223,8 @@ def build(
         DataError: if the data are missing or damaged.
     """
     # Whatever can be wrong without the data is found before they are loaded.
-    assemble(config)
+    make_algorithm(config, CLASSIFICATION.loss(lambda params, x: x))
+    _check_model(config)
     data = load_data(config) if data is None else data
     if isinstance(data, ClassSet) and split is None:
         given = config.data
@@ -266,15 +267,14 @@ def assemble(
         data = load_data(config)
     if isinstance(data, TaskFamily):
         objective = _given(data.objective)
+        summary = summarise_data(data, config.data.ways) if summary is None else summary
     summary = summarise_unseen(config) if summary is None else summary
     if isinstance(data, ClassSet) and data.shape != summary.inputs:
         raise InputError(
             f"The examples of {data.name!r} have shape {list(data.shape)}, but the run was trained "
             f"on shape {list(summary.inputs)}"
         )
-    options = {name: getattr(config.model, name) for name in SETTINGS["model"]}
-    given = {name: value for name, value in options.items() if value is not None}
-    model = MODELS.find(config.model.model).make(summary.inputs, summary.outputs, **given)
+    model = _make_model(config, summary.inputs, summary.outputs)
     loss = objective.loss(model.apply)
     key = jax.random.fold_in(jax.random.key(config.training.seed), PARAMS)
     return Experiment(
@@ -294,6 +294,25 @@ def assemble(
             config.algorithm.strength_learning_rate,
         ),
     )
+
+
+def _make_model(config: RunConfig, inputs: tuple[int, ...], outputs: int) -> Any:
+    options = {name: getattr(config.model, name) for name in SETTINGS["model"]}
+    given = {name: value for name, value in options.items() if value is not None}
+    return MODELS.find(config.model.model).make(inputs, outputs, **given)
+
+
+def _check_model(config: RunConfig) -> None:
+    """Whether the settings of the model are right for some shape of examples at least."""
+    errors = []
+    for shape in (DRAWING, (1,)):
+        try:
+            _make_model(config, shape, config.data.ways or 1)
+        except InputError as error:
+            errors.append(error)
+        else:
+            return
+    raise errors[0]
 
 
 def make_algorithm(config: RunConfig, loss: Loss) -> MetaAlgorithm:

@@ -48,8 +48,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         names += ("inner_error", "linear_error")
         record["last_steps"] = {n: steps[-1][n] for n in names if n in steps[-1]}
     if run.split is not None:
-        parts = ("train", "validation", "test")
-        record["classes"] = {part: len(run.split.classes(part)) for part in parts}
+        record["classes"] = {part: len(run.split.classes(part)) for part in build.PARTS}
     form = run.config.algorithm.learn_strength
     if form not in (None, "none") and record["checkpoints"]:
         record["learned_strength"] = _learned_strength(run, form)

@@ -1,6 +1,7 @@
 """A run is a folder: its configuration, its split, what was measured, and its checkpoints."""
 
 import contextlib
+import datetime
 import errno
 import importlib.metadata
 import json
@@ -240,6 +241,13 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             found[package] = "not installed"
     return found | {"platform": platform.platform()}
+
+
+def default_folder(*names: str) -> Path:
+    """A new folder below ``runs``, named by what it holds and the time."""
+    time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    # A name may be package.module:attribute.
+    return Path("runs") / "-".join([*(name.replace(":", ".") for name in names), time])
 
 
 def check_free(

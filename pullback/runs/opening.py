@@ -4,7 +4,6 @@ Several processes may train together. Then each of them calls :func:`open_run`, 
 what they are about to do, or raise the same error, before anything is computed.
 """
 
-import datetime
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pullback.runs import agreement, budget
 from pullback.runs import config as configs
 from pullback.runs.build import Experiment, build
 from pullback.runs.config import Given, RunConfig
-from pullback.runs.folder import CONFIG, Run, check_free, write_text
+from pullback.runs.folder import CONFIG, Run, check_free, default_folder, write_text
 from pullback.tasks import ClassSplit
 from pullback.tasks.datasets import DataSummary
 
@@ -94,9 +93,7 @@ def _check_new(asked: Asked) -> tuple[RunConfig, Path]:
             raise InputError(f"minutes is {asked.minutes}", allowed="numbers above 0")
     out = asked.out
     if out is None:
-        time = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-        names = (settings.data.dataset, settings.algorithm.name)
-        out = Path("runs") / "-".join([*(name.replace(":", ".") for name in names), time])
+        out = default_folder(settings.data.dataset, settings.algorithm.name)
     if multihost.is_first():
         check_free(out)
     return settings, out

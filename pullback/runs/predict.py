@@ -58,7 +58,7 @@ def adapt_to_folders(
     """
     summary = build.summary_of(run)
     ways = run.config.data.ways
-    if run.split is None or ways is None or len(summary.inputs) != 3:
+    if run.split is None or ways is None or not summary.images:
         raise InputError(
             f"The run {str(run.folder)!r} is on {run.config.data.dataset!r}, which has no "
             "pictures to adapt to",

@@ -81,11 +81,13 @@ class DataSummary:
         inputs: the shape of one example.
         outputs: how many numbers the model gives for an example.
         score: what a task is judged by.
+        images: whether examples are images of bytes, as pictures are read.
     """
 
     inputs: tuple[int, ...]
     outputs: int
     score: Score
+    images: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -100,7 +102,8 @@ class DataSummary:
         """
         try:
             inputs = tuple(int(length) for length in stored["inputs"])
-            return cls(inputs, int(stored["outputs"]), Score(**stored["score"]))
+            score = Score(**stored["score"])
+            return cls(inputs, int(stored["outputs"]), score, bool(stored["images"]))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"A summary of the data is broken: {error!r}") from None
 
@@ -117,7 +120,7 @@ def summarise_data(data: Data, ways: int | None) -> DataSummary:
     """
     if isinstance(data, ClassSet):
         assert ways is not None
-        return DataSummary(data.shape, ways, ACCURACY)
+        return DataSummary(data.shape, ways, ACCURACY, data.is_images)
     assert data.inputs is not None and data.outputs is not None and data.objective is not None
     return DataSummary(data.inputs, data.outputs, data.objective.score)
 

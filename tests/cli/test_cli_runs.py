@@ -1,8 +1,10 @@
 import errno
 import json
 import os
+import shutil
 
 import pytest
+from cli_helpers import cli, theta
 
 from pullback.core.errors import InputError, StorageError
 from pullback.runs import config as configs
@@ -128,3 +130,40 @@ def test_a_line_that_cannot_be_added_is_a_storage_error(run):
 
 def test_versions_name_what_numbers_depend_on():
     assert folder.versions().keys() == {"python", "platform", *folder.PACKAGES}
+
+
+def as_of_version_0_1(run):
+    """The folder of a run as the first version wrote it."""
+    settings = (run / "config.toml").read_text()
+    for now, then in (("reflections", "mirrors"), ("same_alphabet", "kindred")):
+        settings = settings.replace(now, then)
+    lines = [line for line in settings.splitlines() if not line.startswith("model = ")]
+    (run / "config.toml").write_text("\n".join(lines))
+    (run / "data.json").unlink()
+
+
+@pytest.mark.parametrize("name", ["sinusoid_run", "omniglot_run"])
+def test_a_run_of_the_first_version_is_read_scored_and_gone_on_with(name, request, copied):
+    run = copied(request.getfixturevalue(name))
+    before = cli("evaluate", run, "--tasks", "4", "--json").json
+    config = Run.open(run).config
+    as_of_version_0_1(run)
+    assert Run.open(run).config == config
+    after = cli("evaluate", run, "--tasks", "4", "--json").json
+    assert after["mean"] == before["mean"] and after["step"] == before["step"]
+    assert f"{config.training.steps} of {config.training.steps}" in cli("info", run).stdout
+    steps = sorted(int(step.name) for step in (run / "checkpoints").iterdir())
+    shutil.rmtree(run / "checkpoints" / str(steps[-1]))
+    wanted = theta(request.getfixturevalue(name))
+    cli("train", "--resume", run)
+    found = theta(run)
+    assert all(found[path].tobytes() == wanted[path].tobytes() for path in wanted)
+
+
+def test_a_resumed_run_may_find_its_data_elsewhere(omniglot_run, omniglot, copied, tmp_path):
+    run = copied(omniglot_run)
+    moved = shutil.copytree(omniglot, tmp_path / "moved")
+    cli("train", "--resume", run, "--data-dir", moved)
+    assert Run.open(run).config.data.data_dir == str(moved)
+    refused = cli("train", "--resume", run, "--data-dir", moved, "--seed", "9", code=2)
+    assert "training.seed is 0 in the run, but 9 was asked for" in refused.stderr

@@ -8,9 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from pullback.core.errors import InputError
 from pullback.models import (
     ACTIVATIONS,
     MLP,
+    MODELS,
     NORMALISATIONS,
     Conv4,
     accuracy,
@@ -201,3 +203,24 @@ def test_functional_keeps_integer_tables_out_of_the_parameters():
     params, apply = functional(Lookup(jnp.array([1, 0]), jnp.ones(2)))
     assert len(jax.tree.leaves(params)) == 1
     np.testing.assert_array_equal(apply(params, jnp.array([[3.0, 4.0]])), [[4.0, 3.0]])
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 4), (2, 3, 2), (1, 7, 3), (28, 28, 1), (5,)])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_model_is_made_for_any_shape_that_fits_it(name, shape):
+    if name == "conv4" and len(shape) != 3:
+        with pytest.raises(InputError, match=r"examples of shape \[5\].*--model mlp"):
+            MODELS[name].make(shape, 3)
+        return
+    model = MODELS[name].make(shape, 3, width=4, groups=2, hidden=(4,))
+    params = model.init(jax.random.key(0))
+    x = jax.random.uniform(jax.random.key(1), (2, *shape))
+
+    def loss(params):
+        moved = jax.tree.map(lambda leaf: leaf + 0.1, params)
+        return jnp.sum(model.apply(moved, x) ** 2)
+
+    assert model.apply(params, x).shape == (2, 3)
+    slopes = jax.tree.leaves(jax.jit(jax.grad(loss))(params))
+    assert all(np.isfinite(slope).all() for slope in slopes)
+    assert any(np.abs(slope).max() > 0 for slope in slopes)

@@ -103,6 +103,7 @@ def test_what_a_family_says_goes_before_what_could_be_read_off():
 def test_a_summary_comes_back_from_json():
     summary = summarise_data(load(entry(classes)), 2)
     assert summary.inputs == (6,) and summary.score == CLASSIFICATION.score
+    assert not summary.images
     assert DataSummary.from_dict(summary.to_dict()) == summary
     for broken in ({}, {"inputs": 3}, summary.to_dict() | {"score": {"name": "x"}}):
         with pytest.raises(InputError, match="summary of the data is broken"):
