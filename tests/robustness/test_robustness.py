@@ -1,4 +1,4 @@
-"""Bad input of every kind is answered by a sentence before any compute, and never by a traceback."""
+"""Bad input of every kind is answered by a sentence before any compute, never by a traceback."""
 
 import pytest
 from calls import CALLS
