@@ -1,5 +1,6 @@
 """Vector-space arithmetic on pytrees of arrays."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -25,20 +26,41 @@ def subtract(a: Params, b: Params) -> Params:
     return jax.tree.map(jnp.subtract, a, b)
 
 
+def times(c: Any, x: Array) -> Array:
+    """``c·x`` in the wider of their dtypes, which is spelled out for strict promotion."""
+    if isinstance(c, int | float):
+        return c * x
+    kind = jnp.promote_types(c.dtype, x.dtype)
+    return c.astype(kind) * x.astype(kind)
+
+
 def scale(c: Float[Array, ""] | float, a: Params) -> Params:
     """``c·a``, keeping each leaf's dtype."""
-    return jax.tree.map(lambda x: (c * x).astype(x.dtype), a)
+    return jax.tree.map(lambda x: times(c, x).astype(x.dtype), a)
 
 
 def axpy(c: Float[Array, ""] | float, a: Params, b: Params) -> Params:
     """``c·a + b``, keeping each leaf's dtype."""
-    return jax.tree.map(lambda x, y: (c * x + y).astype(y.dtype), a, b)
+
+    def leaf(x, y):
+        product = times(c, x)
+        return (product + y.astype(product.dtype)).astype(y.dtype)
+
+    return jax.tree.map(leaf, a, b)
 
 
 def dot(a: Params, b: Params) -> Float[Array, ""]:
-    """Inner product over all leaves."""
-    parts = jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)
-    return jax.tree.reduce(jnp.add, parts)
+    """Inner product over all leaves, in single precision at least."""
+    return _total(jax.tree.map(lambda x, y: jnp.sum(times(x, y), dtype=_wide(x, y)), a, b))
+
+
+def _wide(*arrays: Array) -> Any:
+    return functools.reduce(jnp.promote_types, [x.dtype for x in arrays], jnp.float32)
+
+
+def _total(numbers: PyTree[Any]) -> Float[Array, ""]:
+    leaves = jax.tree.leaves(numbers)
+    return functools.reduce(jnp.add, [x.astype(_wide(*leaves)) for x in leaves])
 
 
 def rows_times(rows: Params, a: Params) -> Float[Array, " k"]:
@@ -60,21 +82,43 @@ def combine(coefficients: Float[Array, " k"], rows: Params) -> Params:
     return jax.tree.map(leaf_sum, rows)
 
 
+def peak(a: Params) -> Float[Array, ""]:
+    """The greatest absolute value in any leaf; zero for none."""
+    peaks = [jnp.max(jnp.abs(x), initial=0.0) for x in jax.tree.leaves(a)]
+    return functools.reduce(jnp.maximum, [x.astype(_wide(*peaks)) for x in peaks])
+
+
 def norm(a: Params) -> Float[Array, ""]:
-    """Euclidean norm over all leaves, differentiable with gradient zero at the origin."""
-    return safe_sqrt(dot(a, a))
+    """Euclidean norm over all leaves, differentiable with gradient zero at the origin.
+
+    The squares of tiny numbers do not underflow, nor do those of large ones overflow.
+    """
+    unit, size = _by_peak(a)
+    return size * safe_sqrt(dot(unit, unit))
 
 
 def normalise(a: Params) -> tuple[Params, Float[Array, ""]]:
     """``a / ‖a‖`` and ``‖a‖``, without underflow for tiny numbers; zero stays zero."""
-    peaks = jax.tree.map(lambda x: jnp.max(jnp.abs(x), initial=0.0), a)
-    peak = jax.tree.reduce(jnp.maximum, peaks)
-    divisor = jnp.where(peak == 0, 1.0, peak)
-    scaled = jax.tree.map(lambda x: (x / divisor).astype(x.dtype), a)
-    size = norm(scaled)
+    scaled, size = _by_peak(a)
+    length = safe_sqrt(dot(scaled, scaled))
+    return _divide(scaled, length), size * length
+
+
+def _by_peak(a: Params) -> tuple[Params, Float[Array, ""]]:
+    size = jax.lax.stop_gradient(peak(a))
+    # A product of an infinity is an infinity; a quotient of two would be no number.
+    size = jnp.where(jnp.isfinite(size), size, 1.0)
+    return _divide(a, size), jnp.where(size == 0, 1.0, size)
+
+
+def _divide(a: Params, size: Float[Array, ""]) -> Params:
     divisor = jnp.where(size == 0, 1.0, size)
-    unit = jax.tree.map(lambda x: (x / divisor).astype(x.dtype), scaled)
-    return unit, peak * size
+
+    def leaf(x):
+        kind = _wide(x, divisor)
+        return (x.astype(kind) / divisor.astype(kind)).astype(x.dtype)
+
+    return jax.tree.map(leaf, a)
 
 
 def safe_sqrt(x: Float[Array, ""]) -> Float[Array, ""]:
@@ -85,6 +129,8 @@ def safe_sqrt(x: Float[Array, ""]) -> Float[Array, ""]:
 
 def safe_divide(a: Float[Array, ""], b: Float[Array, ""]) -> Float[Array, ""]:
     """``a / b``, and zero where both are zero; a NaN or an infinity is passed on."""
+    kind = _wide(a, b)
+    a, b = a.astype(kind), b.astype(kind)
     both_zero = (a == 0) & (b == 0)
     return jnp.where(both_zero, 0.0, a / jnp.where(both_zero, 1.0, b))
 
@@ -119,6 +165,28 @@ def check_attainable(owner: str, rtol: float, like: Params) -> None:
             allowed=f"rtol from {eps:.1e}",
             remedy='For more, work in float64: jax.config.update("jax_enable_x64", True)',
         )
+
+
+def largest_share(a: Params, of: Params) -> Float[Array, ""]:
+    """The largest ‖a‖ / ‖of‖ of any leaf, so that no leaf hides another by its size or its unit.
+
+    A leaf of ``of`` below 100 roundings of the whole is rounding itself, and counts as that much.
+
+    Args:
+        a: a vector.
+        of: another one of its structure.
+
+    Returns:
+        The share; zero where both are zero.
+    """
+    floor = 100 * norm(of)
+
+    def share(x, y):
+        least = floor * float(jnp.finfo(y.dtype).eps)
+        return safe_divide(norm(x), jnp.maximum(norm(y), least))
+
+    shares = jax.tree.leaves(jax.tree.map(share, a, of))
+    return functools.reduce(jnp.maximum, shares)
 
 
 def zeros_like(a: Params) -> Params:

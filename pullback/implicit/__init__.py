@@ -18,6 +18,8 @@ from pullback.implicit.optimality import (
     displacement,
     fixed_point,
     root,
+    root_jvp,
+    root_vjp,
 )
 from pullback.implicit.proximal import (
     Linearised,
@@ -38,6 +40,8 @@ __all__ = [
     "linearise",
     "result_code",
     "root",
+    "root_jvp",
+    "root_vjp",
     "stationarity",
     "vjp",
 ]

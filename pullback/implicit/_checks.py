@@ -18,21 +18,47 @@ Optimality = Callable[..., Params]
 """``optimality(x, *args)``, shaped like ``x`` and zero at the solution."""
 
 
-def convert(optimality: Optimality, x: Params, args, shared) -> tuple[Callable, PyTree[Any]]:
-    """F as a function of x and of a pytree of arrays alone, closed-over values among them."""
-    dynamic, static = eqx.partition(jax.tree.map(_as_jax, (args, shared)), eqx.is_array)
-    for path, leaf in trees.leaf_paths(dynamic):
-        reject_complex(f"The argument{_at(path)}", leaf)
+Leaves = list[Array]
+"""A pytree by its leaves: a node of the user's own may not take anything but its arrays."""
 
-    def plain(x, dynamic):
-        inputs, shared = eqx.combine(dynamic, static)
-        image = optimality(x, *inputs, **shared)
+
+def convert(
+    optimality: Optimality, x: Params, args: PyTree[Any], shared: dict[str, Any]
+) -> tuple[Callable[[Leaves, Any], Leaves], tuple[PyTree[Any], Leaves]]:
+    """F on the leaves of x and on arrays alone, closed-over values among them."""
+    leaves, structure = jax.tree.flatten(x)
+    given = jax.tree.map(_as_jax, (args, shared))
+    for path, leaf in trees.leaf_paths(given):
+        if eqx.is_array(leaf):
+            reject_complex(f"The argument{_at(path)}", leaf)
+    every, given_structure = jax.tree.flatten(given)
+    dynamic = [leaf for leaf in every if eqx.is_array(leaf)]
+
+    def plain(leaves, dynamic):
+        remaining = iter(dynamic)
+        merged = [next(remaining) if eqx.is_array(leaf) else leaf for leaf in every]
+        inputs, keywords = given_structure.unflatten(merged)
+        x = structure.unflatten(leaves)
+        image = _call(optimality, x, inputs, keywords)
         check_image(image, x)
-        return jax.tree.map(lambda leaf, y: jnp.asarray(leaf, y.dtype), image, x)
+        pairs = zip(jax.tree.leaves(image), leaves, strict=True)
+        return [jnp.asarray(leaf).astype(like.dtype) for leaf, like in pairs]
 
-    closed = eqx.filter_closure_convert(plain, x, dynamic)
+    closed = eqx.filter_closure_convert(plain, leaves, dynamic)
     arrays, rest = eqx.partition(closed, eqx.is_array)
-    return lambda x, both: eqx.combine(both[0], rest)(x, both[1]), (arrays, dynamic)
+    return lambda leaves, both: eqx.combine(both[0], rest)(leaves, both[1]), (arrays, dynamic)
+
+
+def _call(function: Callable, x: Params, args: tuple, keywords: dict[str, Any]) -> Any:
+    """``function(x, *args, **keywords)``, keywords by position where its signature has one.
+
+    A function may have the signature of another one (``functools.wraps``) and take positions only.
+    """
+    try:
+        bound = inspect.signature(function).bind(x, *args, **keywords)
+    except (TypeError, ValueError):
+        return function(x, *args, **keywords)
+    return function(*bound.args, **bound.kwargs)
 
 
 def _as_jax(leaf: Any) -> Any:

@@ -1,6 +1,7 @@
 """The derivative of a solution by the implicit function theorem, and the check of it."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -13,14 +14,55 @@ from jaxtyping import Array, Bool, Float, PyTree
 from pullback.core import trees
 from pullback.core.errors import InputError, NumericalError
 from pullback.core.trees import Params
-from pullback.implicit._checks import as_arrays, convert, stop
-from pullback.implicit._solve import Settings, answer_or_nan, complaint, magnitude
-from pullback.linear.base import damped
+from pullback.implicit._checks import Leaves, Optimality, as_arrays, convert, stop
+from pullback.implicit._solve import (
+    Settings,
+    answer_or_nan,
+    complaint,
+    flat_operator,
+    flatten,
+    row_shares,
+    row_sizes,
+    typical_sizes,
+)
+from pullback.linear.base import rounding
+
+Judge = Callable[[Callable, Leaves, Any], Bool[Array, ""]]
+"""``judge(function, x, dynamic)``: whether the theorem may be used at x."""
 
 
-def attach(optimality, x, args, shared, own, settings: Settings) -> Params:
-    """``x`` itself, with the derivative of the implicit function theorem."""
-    function, dynamic = convert(optimality, x, args, shared)
+def attach(
+    optimality: Optimality,
+    x: Params,
+    args: PyTree[Any],
+    settings: Settings,
+    *,
+    shared: dict[str, Any] | None = None,
+    own: dict[str, Any] | None = None,
+    judge: Judge | None = None,
+) -> Params:
+    """``x`` itself, with the derivative of the implicit function theorem.
+
+    Args:
+        optimality: F.
+        x: the solution, of which no derivative is wanted.
+        args: the arguments of F by position.
+        settings: how to solve and to judge.
+        shared: its keywords.
+        own: keywords of the solver alone, by which there is no derivative.
+        judge: whether x will do; :func:`measure` if None.
+
+    Returns:
+        The same numbers.
+    """
+    leaves, structure = jax.tree.flatten(x)
+    function, dynamic = convert(optimality, x, args, shared or {})
+    named = [(n, leaf) for n, leaf in trees.leaf_paths(own or {}) if eqx.is_inexact_array(leaf)]
+
+    def sound(x, dynamic):
+        if judge is not None:
+            return judge(function, x, dynamic)
+        return measure(function, x, dynamic, settings)[2]
 
     @jax.custom_jvp
     def attached(x, dynamic, own):
@@ -30,10 +72,10 @@ def attach(optimality, x, args, shared, own, settings: Settings) -> Params:
     def derivative(primals, tangents):
         x, dynamic, own = as_arrays(primals)
         _, moved, own_moved = tangents
-        for path, tangent in trees.leaf_paths(own_moved):
+        for (name, _), tangent in zip(named, own_moved, strict=True):
             if not isinstance(tangent, SymbolicZero):
                 raise InputError(
-                    f"A derivative was asked for by the keyword {path}, which optimality does "
+                    f"A derivative was asked for by the keyword {name}, which optimality does "
                     "not take",
                     remedy="Pass it by position, or let optimality name it too",
                 )
@@ -47,19 +89,28 @@ def attach(optimality, x, args, shared, own, settings: Settings) -> Params:
         _, pushed = jax.jvp(
             lambda part: function(x, eqx.combine(part, constant)), (varying,), (moved,)
         )
-        _, _, passed = measure(function, stop(x), stop(dynamic), settings)
+        passed = sound(stop(x), stop(dynamic))
         _, product = jax.linearize(lambda y: function(y, dynamic), x)
         raise_now(passed, settings)
-        answer = functools.partial(answer_or_nan, passed=passed, settings=settings)
+        answer = functools.partial(
+            answer_or_nan, passed=passed, settings=settings, precision=rounding(x)
+        )
+        # As one vector: JAX cannot transpose a solve of whose right-hand side only some leaves
+        # depend on the tangents.
+        rhs, unravel = flatten(trees.scale(-1.0, pushed))
         tangent = jax.lax.custom_linear_solve(
-            damped(product, settings.damping),
-            jax.tree.map(jnp.negative, pushed),
+            flat_operator(product, x, settings.damping),
+            rhs,
             functools.partial(answer, transposed=False),
             functools.partial(answer, transposed=True),
         )
-        return x, tangent
+        return x, unravel(tangent)
 
-    return attached(x, dynamic, eqx.filter(own, eqx.is_inexact_array))
+    return structure.unflatten(attached(leaves, dynamic, [leaf for _, leaf in named]))
+
+
+def _sum(arrays: list[Array]) -> Float[Array, ""]:
+    return functools.reduce(jnp.add, [jnp.sum(x).astype(jnp.float32) for x in arrays])
 
 
 def opaque(aux: PyTree[Any], inputs: PyTree[Any]) -> PyTree[Any]:
@@ -68,7 +119,8 @@ def opaque(aux: PyTree[Any], inputs: PyTree[Any]) -> PyTree[Any]:
     What a solver returns beside its solution is not covered by the theorem. A cotangent of zero
     stays zero, so that an ``aux`` that is only looked at does no harm.
     """
-    floats, rest = eqx.partition(aux, eqx.is_inexact_array)
+    leaves, structure = jax.tree.flatten(aux)
+    given = [leaf for leaf in jax.tree.leaves(inputs) if eqx.is_inexact_array(leaf)]
 
     @jax.custom_jvp
     def kept(floats, inputs):
@@ -77,35 +129,45 @@ def opaque(aux: PyTree[Any], inputs: PyTree[Any]) -> PyTree[Any]:
     @functools.partial(kept.defjvp, symbolic_zeros=True)
     def derivative(primals, tangents):
         floats = kept(*primals)
-        moved = [t for t in jax.tree.leaves(tangents[1]) if not isinstance(t, SymbolicZero)]
+        moved = [t for t in tangents[1] if not isinstance(t, SymbolicZero)]
         if not moved:
             return floats, trees.zeros_like(floats)
         unknown = jax.lax.custom_linear_solve(
             lambda v: v,
-            functools.reduce(jnp.add, [jnp.sum(t).astype(jnp.float32) for t in moved]),
+            _sum(moved),
             lambda _, v: v * jnp.nan,
             lambda _, v: jnp.where(v == 0, v, jnp.nan),
         )
-        return floats, jax.tree.map(
-            lambda leaf: jnp.broadcast_to(unknown.astype(leaf.dtype), leaf.shape), floats
-        )
+        return floats, [jnp.broadcast_to(unknown.astype(x.dtype), x.shape) for x in floats]
 
-    return eqx.combine(kept(floats, eqx.filter(inputs, eqx.is_inexact_array)), rest)
+    floats = iter(kept([leaf for leaf in leaves if eqx.is_inexact_array(leaf)], given))
+    return structure.unflatten(
+        [next(floats) if eqx.is_inexact_array(leaf) else leaf for leaf in leaves]
+    )
 
 
 def measure(
-    function, x: Params, dynamic: PyTree[Any], settings: Settings
+    function: Callable, x: Leaves, dynamic: PyTree[Any], settings: Settings
 ) -> tuple[Float[Array, ""], Float[Array, ""], Bool[Array, ""]]:
-    """‖F(x)‖, the same as a share of the terms it balances, and whether that will do."""
-    value, along_x = jax.jvp(lambda y: function(y, dynamic), (x,), (x,))
+    """‖F(x)‖, the largest share of the terms that an equation balances, and whether that will do.
+
+    Each equation is compared with its own terms, and these with each other by probes in which
+    every unknown and every argument is as large as it is, and of a random sign. So neither the
+    units of equations nor those of unknowns matter.
+    """
     floats, rest = eqx.partition(dynamic, eqx.is_inexact_array)
-    # An infinite bound is an argument too, and 0·∞ would void the denominator.
-    tangents = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), a, 0), floats)
-    _, along_args = jax.jvp(lambda a: function(x, eqx.combine(a, rest)), (floats,), (tangents,))
-    residual = magnitude(value)
-    terms = magnitude(along_x) + magnitude(along_args)
-    relative = trees.safe_divide(residual, terms)
-    return residual, relative, (relative <= settings.tolerance) | (residual <= settings.atol)
+    # An infinite bound is an argument too, and 0·∞ would void the terms.
+    sizes = jax.tree.map(lambda a: jnp.where(jnp.isfinite(a), jnp.abs(a), 0), floats)
+    value, along = jax.linearize(lambda x, a: function(x, eqx.combine(a, rest)), x, floats)
+    terms = row_sizes(lambda moved: along(*moved), (typical_sizes(x), sizes))
+    shares = row_shares(value, terms)
+    tolerance = settings.attainable(rounding(x))
+    passed = [
+        jnp.all((share <= tolerance) | (jnp.abs(leaf) <= settings.atol))
+        for share, leaf in zip(shares, value, strict=True)
+    ]
+    largest = trees.peak([jnp.where(jnp.isnan(s), jnp.inf, s) for s in shares])
+    return trees.norm(value), largest, functools.reduce(jnp.logical_and, passed)
 
 
 def raise_now(passed: Bool[Array, ""], settings: Settings) -> None:

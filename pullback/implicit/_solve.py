@@ -1,26 +1,29 @@
 """Linear systems of the implicit function theorem: any matrix, and how well it was solved."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from pullback.core import trees
 from pullback.core.errors import InputError, check_positive
 from pullback.core.trees import Params
 from pullback.linear import LinearSolver, Operator
+from pullback.linear.base import damped
 from pullback.linear.dense import matrix
 from pullback.linear.lineax_solver import by_lineax
 
 DENSE_LIMIT = 256
 """The most unknowns for which the default linear solver forms the whole matrix."""
 
-Method = Callable[[Operator, Params], Params]
+Vector = Float[Array, " n"]
+
+Method = Callable[[Operator, Vector], Vector]
 """Solves A·u = v; what it returns where it fails is judged by its residual."""
 
 
@@ -56,83 +59,164 @@ class Settings:
                 "matrix, for instance lineax.GMRES, or None",
             )
 
+    def attainable(self, precision: float) -> float:
+        """The tolerance, but no finer than ten relative rounding errors."""
+        return max(self.tolerance, 10 * precision)
+
+
+def flatten(vector: Params) -> tuple[Vector, Callable[[Vector], Params]]:
+    """All leaves in one vector, of single precision at least, and the way back."""
+    whole, unravel = trees.ravel(vector)
+    wide = jnp.promote_types(whole.dtype, jnp.float32)
+    return whole.astype(wide), lambda flat: unravel(flat.astype(whole.dtype))
+
+
+def flat_operator(operator: Operator, like: Params, damping: float) -> Operator:
+    """``u ↦ A·u + δu`` on the vectors of :func:`flatten`."""
+    _, unravel = flatten(like)
+    product = damped(operator, damping)
+    return lambda u: flatten(product(unravel(u)))[0]
+
 
 def answer_or_nan(
     operator: Operator,
-    rhs: Params,
+    rhs: Vector,
     *,
     passed: Bool[Array, ""],
     settings: Settings,
+    precision: float,
     transposed: bool,
-) -> Params:
+) -> Vector:
     """The solution of a linear system; NaN if it is none or if F(x) is not zero."""
-    value, residual = solve_system(operator, rhs, settings)
-    sound = passed & (residual <= settings.tolerance)
-    silent = all_zero(rhs) if transposed else jnp.asarray(False)
+    value, residual = solve_system(operator, rhs, settings, precision)
+    sound = passed & (residual <= settings.attainable(precision))
+    silent = jnp.all(rhs == 0) if transposed else jnp.asarray(False)
     if settings.on_failure == "raise":
         value = eqx.error_if(value, ~(sound | silent), complaint())
-    value = trees.scale(jnp.where(sound, 1.0, jnp.nan), value)
+    value = jnp.where(sound, value, jnp.nan)
     # A cotangent of zero asks for nothing, whereas a tangent whose push-forward is zero still
     # moves along the null space of a singular ∂ₓF.
-    return trees.where(silent, trees.zeros_like(value), value)
+    return jnp.where(silent, 0.0, value)
 
 
 def solve_system(
-    operator: Operator, rhs: Params, settings: Settings
-) -> tuple[Params, Float[Array, ""]]:
-    """u with A·u = v, and ‖A·u − v‖ / ‖v‖; NaN as the latter where A was found singular."""
+    operator: Operator, rhs: Vector, settings: Settings, precision: float
+) -> tuple[Vector, Float[Array, ""]]:
+    """u with A·u = v, and how much of the system it leaves; NaN where A was found singular.
+
+    Args:
+        operator: A, any matrix.
+        rhs: v.
+        settings: how to solve.
+        precision: the relative rounding error of A's products.
+
+    Returns:
+        u, and the larger of ‖A·u − v‖ / ‖v‖ and the largest share of its terms that a single
+        equation leaves.
+    """
     unit, length = trees.normalise(rhs)
     # A right-hand side of zero would be solved by zero even where A is singular.
-    probe, _ = trees.normalise(jax.tree.map(jnp.ones_like, rhs))
-    unit = trees.where(length == 0, probe, unit)
-    value = _method(settings, rhs)(operator, unit)
-    residual = magnitude(trees.subtract(operator(value), unit))
-    return trees.scale(length, value), residual
+    unit = jnp.where(length == 0, trees.normalise(jnp.ones_like(unit))[0], unit)
+    value = _method(settings, unit, precision)(operator, unit)
+    remainder = operator(value) - unit
+    terms = row_sizes(operator, typical_sizes(value)) + jnp.abs(unit)
+    residual = jnp.maximum(trees.norm(remainder), jnp.max(row_shares(remainder, terms)))
+    return length * value, residual
 
 
-def _method(settings: Settings, like: Params) -> Method:
+PROBES = 4
+"""How often a row is looked at, lest its terms happen to cancel."""
+
+LEAST = 1e-5
+"""An unknown is taken to be at least this share of the largest one of its leaf: what a solver
+leaves where the solution is zero does not count."""
+
+
+def typical_sizes(x: PyTree[Any]) -> PyTree[Any]:
+    """How large each unknown is, and is taken to be where it is next to nothing."""
+
+    def leaf(x):
+        size = jnp.abs(x)
+        return jnp.maximum(size, LEAST * jnp.max(size, initial=0.0))
+
+    return jax.tree.map(leaf, x)
+
+
+def row_sizes(linear: Callable[[Any], Params], sizes: PyTree[Any]) -> Params:
+    """How large the terms of each row of a linear map are, by probes of random signs and sizes.
+
+    Args:
+        linear: the map.
+        sizes: of the numbers that it is applied to.
+
+    Returns:
+        The greatest absolute value of each number of the image in :data:`PROBES` probes.
+    """
+    leaves, structure = jax.tree.flatten(sizes)
+
+    def probe(key):
+        keys = jax.random.split(key, len(leaves))
+        pairs = zip(keys, leaves, strict=True)
+        signed = [_shaken(k, x) for k, x in pairs]
+        return jax.tree.map(jnp.abs, linear(structure.unflatten(signed)))
+
+    looks = jax.lax.map(probe, jax.random.split(jax.random.key(0), PROBES))
+    return jax.tree.map(lambda x: jnp.max(x, axis=0), looks)
+
+
+def _shaken(key: PRNGKeyArray, sizes: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The sizes, each times a number between ½ and 1 and with a sign, both random."""
+    draws = jax.random.uniform(key, sizes.shape, jnp.float32, -1.0, 1.0)
+    return (0.5 * (draws + jnp.sign(draws))).astype(sizes.dtype) * sizes
+
+
+def row_shares(vector: Params, terms: Params) -> Params:
+    """``|vector| / terms`` number by number, zero where both are zero."""
+    return jax.tree.map(lambda x, t: trees.safe_divide(jnp.abs(x), t), vector, terms)
+
+
+def _method(settings: Settings, like: Vector, precision: float) -> Method:
     solver = settings.linear_solver
+    if solver is None and like.size <= DENSE_LIMIT:
+        return _dense
     if solver is None:
-        count = sum(leaf.size for leaf in jax.tree.leaves(like))
-        if count <= DENSE_LIMIT:
-            return _dense
-        precision = max(float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(like))
         rtol = precision**0.6
-        solver = lx.GMRES(rtol=rtol, atol=rtol, restart=64, stagnation_iters=64)
+        return _by_rows(lx.GMRES(rtol=rtol, atol=rtol, restart=64, stagnation_iters=64))
     if isinstance(solver, lx.AbstractLinearSolver):
         lineax, symmetric = solver, settings.symmetric
         return lambda operator, rhs: by_lineax(lineax, operator, rhs, symmetric=symmetric).value
     return lambda operator, rhs: solver.solve(operator, rhs, lambda v: v).value
 
 
-def _dense(operator: Operator, rhs: Params) -> Params:
+def _by_rows(solver: lx.AbstractLinearSolver) -> Method:
+    """Each equation in the unit of its terms, so that the residual's norm counts them alike."""
+
+    def solve(operator: Operator, rhs: Vector) -> Vector:
+        sizes = row_sizes(operator, jnp.ones_like(rhs))
+        inverse = 1.0 / jnp.where(sizes == 0, 1.0, sizes)
+        scaled = lambda u: inverse * operator(u)  # noqa: E731
+        unit, length = trees.normalise(inverse * rhs)
+        return length * by_lineax(solver, scaled, unit, symmetric=False).value
+
+    return solve
+
+
+def _dense(operator: Operator, rhs: Vector) -> Vector:
     """By singular values, which tell a singular matrix from a regular one."""
-    flat, unravel = trees.ravel(rhs)
-    wide = jnp.promote_types(flat.dtype, jnp.float32)
-    whole = matrix(operator, rhs).astype(wide)
+    whole = matrix(operator, rhs)
     # Unknowns or equations in very different units do not make a matrix singular.
     rows = _inverse_peaks(whole, axis=1)
     whole = whole * rows[:, None]
     across = _inverse_peaks(whole, axis=0)
     left, values, right = jnp.linalg.svd(whole * across[None, :])
-    regular = values[-1] > flat.size * jnp.finfo(wide).eps * values[0]
-    solution = across * (right.T @ ((left.T @ (rows * flat.astype(wide))) / values))
-    return unravel(jnp.where(regular, solution, jnp.nan).astype(flat.dtype))
+    regular = values[-1] > rhs.size * jnp.finfo(rhs.dtype).eps * values[0]
+    solution = across * (right.T @ ((left.T @ (rows * rhs)) / values))
+    return jnp.where(regular, solution, jnp.nan)
 
 
 def _inverse_peaks(matrix: Float[Array, "n n"], axis: int) -> Float[Array, " n"]:
     peaks = jnp.max(jnp.abs(matrix), axis=axis)
     return 1.0 / jnp.where(peaks == 0, 1.0, peaks)
-
-
-def magnitude(a: Params) -> Float[Array, ""]:
-    """‖a‖ without underflow."""
-    return trees.normalise(a)[1]
-
-
-def all_zero(a: Params) -> Bool[Array, ""]:
-    """Whether every number in every leaf is zero."""
-    return functools.reduce(jnp.logical_and, [jnp.all(leaf == 0) for leaf in jax.tree.leaves(a)])
 
 
 def complaint() -> str:

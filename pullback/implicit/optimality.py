@@ -4,9 +4,11 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pullback.core import trees
@@ -25,9 +27,9 @@ from pullback.implicit._checks import (
     stop,
 )
 from pullback.implicit._derivative import attach, measure, opaque
-from pullback.implicit._solve import Settings, solve_system
+from pullback.implicit._solve import Settings, flat_operator, flatten, solve_system
 from pullback.linear import LinearSolver
-from pullback.linear.base import damped
+from pullback.linear.base import rounding
 
 _MESSAGES = {
     Verdict.NOT_FINITE: (
@@ -53,9 +55,10 @@ class RootCertificate(VerdictRecord):
 
     Args:
         residual: ‖F(x)‖.
-        relative: ‖F(x)‖ / (‖∂ₓF·x‖ + ‖∂_argsF·args‖), the share that is left of the terms that
-            should cancel.
-        linear_residual: ‖(∂ₓF)ᵀu − v‖ / ‖v‖ of the solve for the cotangent v.
+        relative: the largest share that a single equation Fᵢ leaves of the terms that should
+            cancel in it: |Fᵢ(x)| over the size of ∂ₓFᵢ·x and ∂_argsFᵢ·args. Units do not matter.
+        linear_residual: what the solve for the cotangent v leaves: ‖(∂ₓF)ᵀu − v‖ / ‖v‖, or the
+            largest share of a single equation where that is more.
         code: a :class:`~pullback.core.results.Verdict`: OK, NOT_FINITE (x or F),
             INNER_NOT_CONVERGED (F(x) is not zero), SOLVE_FAILED (∂ₓF is singular) or
             SOLVE_NOT_CONVERGED.
@@ -98,9 +101,10 @@ def root(
             matrix. Any Lineax solver will do; those of :mod:`pullback.linear` if ``symmetric``.
         symmetric: ∂ₓF is symmetric. Untrue, it shows in the residual of the solve.
         damping: δ ≥ 0: ∂ₓF + δI in the place of ∂ₓF, a deliberate bias.
-        tolerance: the most that ‖F(x)‖ may be of ‖∂ₓF·x‖ + ‖∂_argsF·args‖, and the residual of a
-            linear solve of its right-hand side.
-        atol: ‖F(x)‖ up to this much passes too; for solutions at or near zero.
+        tolerance: the most that each equation Fᵢ(x) may leave of its terms ∂ₓFᵢ·x and
+            ∂_argsFᵢ·args, and the same for each equation of a linear solve; ten roundings of
+            the numbers at least.
+        atol: |Fᵢ(x)| up to this much passes too; for solutions at or near zero.
         on_failure: of either check. ``"nan"``: NaN as the derivative. ``"raise"``: an error of
             Equinox at run time, and where numbers are at hand outside ``jit`` a
             ``NumericalError``.
@@ -132,7 +136,7 @@ def root(
                     )
                 found, aux = found
             x = check_solution(found, init, has_aux)
-            x = attach(optimality, x, args, shared, own, settings)
+            x = attach(optimality, x, args, settings, shared=shared, own=own)
             return (x, opaque(stop(aux), (init, args, kwargs))) if has_aux else x
 
         return solve
@@ -157,6 +161,86 @@ def fixed_point(
         InputError: as :func:`root` does.
     """
     return root(displacement(mapping), **settings)
+
+
+def root_vjp(
+    optimality: Optimality, x: Params, *args: Any, cotangent: Params, **settings: Any
+) -> tuple[Any, ...]:
+    """The gradient of ``⟨cotangent, x(args)⟩`` by each argument, at a solution that is given.
+
+    With ``(∂ₓF)ᵀu = cotangent`` it is ``−(∂_argsF)ᵀu`` (Blondel et al. 2022, section 2.1).
+
+    Args:
+        optimality: F, as :func:`root` takes it.
+        x: the solution, however it was found.
+        *args: the arguments of F.
+        cotangent: shaped like ``x``.
+        **settings: those of :func:`root`.
+
+    Returns:
+        A gradient for each argument, shaped like it; None for a leaf that is no floating-point
+        array.
+
+    Raises:
+        InputError: as :func:`root` does, and if ``cotangent`` does not fit.
+        NumericalError: if ``on_failure="raise"`` and a check fails.
+    """
+    check_match("The cotangent", cotangent, x)
+    solution, floats = _of_floats(optimality, x, args, settings)
+    _, pull = jax.vjp(solution, floats)
+    x = check_solution(x, None, True)
+    (found,) = pull(jax.tree.map(lambda v, y: jnp.asarray(v).astype(y.dtype), cotangent, x))
+    return found
+
+
+def root_jvp(
+    optimality: Optimality, x: Params, *args: Any, tangents: tuple[Any, ...], **settings: Any
+) -> Params:
+    """How a given solution moves when its arguments move along ``tangents``.
+
+    It is the solution of ``∂ₓF·dx = −∂_argsF·tangents`` (Blondel et al. 2022, section 2.1).
+
+    Args:
+        optimality: F, as :func:`root` takes it.
+        x: the solution, however it was found.
+        *args: the arguments of F.
+        tangents: one for each argument, shaped like it; None for an argument that stays.
+        **settings: those of :func:`root`.
+
+    Returns:
+        dx, shaped like ``x``.
+
+    Raises:
+        InputError: as :func:`root` does, and if ``tangents`` does not fit.
+        NumericalError: if ``on_failure="raise"`` and a check fails.
+    """
+    if not isinstance(tangents, tuple) or len(tangents) != len(args):
+        raise InputError(
+            f"root_jvp(tangents=...) is {describe(tangents)}",
+            allowed=f"a tuple of {len(args)}, one for each argument",
+        )
+    solution, floats = _of_floats(optimality, x, args, settings)
+    moved = []
+    for number, (arg, tangent) in enumerate(zip(floats, tangents, strict=True)):
+        if tangent is None:
+            tangent = trees.zeros_like(arg)
+        check_match(f"The tangent of argument {number}", tangent, arg, "the argument")
+        moved.append(jax.tree.map(lambda t, a: jnp.asarray(t).astype(a.dtype), tangent, arg))
+    return jax.jvp(solution, (floats,), (tuple(moved),))[1]
+
+
+def _of_floats(
+    optimality: Optimality, x: Params, args: tuple[Any, ...], settings: dict[str, Any]
+) -> tuple[Callable[[tuple[Any, ...]], Params], tuple[Any, ...]]:
+    """A given solution as a function of the floating-point arrays among its arguments."""
+    args = tuple(jax.tree.map(_as_array, args))
+    floats, rest = eqx.partition(args, eqx.is_inexact_array)
+    given = root(optimality, **settings)(lambda init, *args: x)
+    return lambda floats: given(None, *eqx.combine(floats, rest)), floats
+
+
+def _as_array(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if isinstance(leaf, float | np.ndarray | np.floating) else leaf
 
 
 def displacement(mapping: Optimality) -> Optimality:
@@ -207,13 +291,16 @@ def certify(
     if cotangent is None:
         cotangent = jax.tree.map(jnp.ones_like, x)
     check_match("The cotangent", cotangent, x)
+    leaves = jax.tree.leaves(x)
     function, dynamic = convert(optimality, x, args, {})
-    residual, relative, passed = measure(function, x, dynamic, settings)
-    _, transposed = jax.vjp(lambda y: function(y, dynamic), x)
-    operator = damped(lambda u: transposed(u)[0], damping)
-    cotangent = jax.tree.map(lambda v, y: jnp.asarray(v, y.dtype), cotangent, x)
-    _, linear_residual = solve_system(operator, cotangent, settings)
-    code = jnp.where(linear_residual <= tolerance, Verdict.OK, Verdict.SOLVE_NOT_CONVERGED)
+    residual, relative, passed = measure(function, leaves, dynamic, settings)
+    _, transposed = jax.vjp(lambda y: function(y, dynamic), leaves)
+    operator = flat_operator(lambda u: transposed(u)[0], leaves, damping)
+    pairs = zip(jax.tree.leaves(cotangent), leaves, strict=True)
+    rhs, _ = flatten([jnp.asarray(v).astype(y.dtype) for v, y in pairs])
+    _, linear_residual = solve_system(operator, rhs, settings, rounding(leaves))
+    solved = linear_residual <= settings.attainable(rounding(leaves))
+    code = jnp.where(solved, Verdict.OK, Verdict.SOLVE_NOT_CONVERGED)
     code = jnp.where(jnp.isfinite(linear_residual), code, Verdict.SOLVE_FAILED)
     code = jnp.where(passed, code, Verdict.INNER_NOT_CONVERGED)
     finite = trees.all_finite(x) & jnp.isfinite(residual)

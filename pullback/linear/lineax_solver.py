@@ -27,7 +27,7 @@ def by_lineax(
     """Solve A·u = rhs by a Lineax solver, which never raises.
 
     Args:
-        solver: any; ``CG`` is told that A is positive definite.
+        solver: any; those that want a positive definite matrix are told that A is one.
         operator: A.
         rhs: the right-hand side.
         symmetric: whether A is symmetric.
@@ -36,7 +36,7 @@ def by_lineax(
         Lineax's own solution.
     """
     tags: set[object] = {lx.symmetric_tag} if symmetric else set()
-    if isinstance(solver, lx.CG):
+    if isinstance(solver, lx.CG | lx.Cholesky):
         tags.add(lx.positive_semidefinite_tag)
     structure = jax.eval_shape(lambda: rhs)
     linear = lx.FunctionLinearOperator(operator, structure, frozenset(tags))
@@ -107,8 +107,8 @@ class Lineax(Unpreconditioned):
     """A Lineax solver, its failure kept as a code instead of an exception.
 
     Args:
-        solver: for instance ``lineax.GMRES(rtol=1e-6, atol=0.0)``. Lineax's ``CG`` is told that
-            the operator is positive definite.
+        solver: for instance ``lineax.GMRES(rtol=1e-6, atol=0.0)``. Lineax's ``CG`` and
+            ``Cholesky`` are told that the operator is positive definite.
 
     Raises:
         InputError: if ``solver`` is not a Lineax solver.
