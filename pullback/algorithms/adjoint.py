@@ -1,5 +1,7 @@
 """One task's implicit gradient, from its inner problem to its verdict."""
 
+import dataclasses
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -9,9 +11,11 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from pullback import implicit
 from pullback.algorithms.adaptive_strength import AdaptiveStrength
-from pullback.algorithms.base import Info, Report, report
+from pullback.algorithms.base import Info, Report, report, start_value
+from pullback.core.derivatives import refuse_derivative
 from pullback.core.errors import InputError
 from pullback.core.problem import InnerProblem, Loss
+from pullback.core.results import Verdict
 from pullback.core.trees import Params
 from pullback.implicit.certificate import Certify, Errors, estimate, verdict
 from pullback.linear import LinearSolver
@@ -96,9 +100,28 @@ class Implicit(eqx.Module):
         return problem, run(self.solver, problem, problem.theta, key), jnp.ones(())
 
     def adapt(self, problem: InnerProblem, key: PRNGKeyArray) -> tuple[Params, Report]:
-        """Solve one inner problem, and report how well that went."""
-        problem, solution, factor = self.solve(problem, key)
-        return solution.phi, report(problem, solution, factor)
+        """Solve one inner problem, and report how well that went.
+
+        Args:
+            problem: the inner problem, with its proximal term.
+            key: for the solver.
+
+        Returns:
+            φ and the report. By θ, Λ and the floating-point arrays of the support set φ has the
+            derivatives of φ* (Rajeswaran et al. 2019, Lemma 1), of any order and in both modes,
+            whatever the solver (:func:`pullback.implicit.attach_derivative`). The report has
+            none.
+        """
+        solved, solution, factor = self.solve(implicit.without_derivatives(problem), key)
+        found = report(solved, solution, factor)
+        residual = found.inner_residual
+        far = (found.code == Verdict.OK) & (residual > 1)
+        code = jnp.where(far, Verdict.INNER_NOT_CONVERGED, found.code)
+        if self.raising is not None:
+            strength = jax.tree.map(lambda leaf: factor * leaf, problem.strength)
+            problem = InnerProblem(problem.loss, problem.support, problem.theta, strength)
+        phi = implicit.attach_derivative(problem, solution.phi, residual, self.damping)
+        return phi, dataclasses.replace(found, code=code)
 
     def adjoint(
         self, problem: InnerProblem, loss: Loss, query: PyTree[Any], key: PRNGKeyArray
@@ -113,9 +136,13 @@ class Implicit(eqx.Module):
 
         Returns:
             The gradient by θ (Rajeswaran et al. 2019, eq. 7), with its adjoint.
+
+        Raises:
+            InputError: where JAX differentiates it once more.
         """
+        problem, query = _refuse((problem, query))
         problem, solution, factor = self.solve(problem, key)
-        phi = jax.lax.stop_gradient(solution.phi)
+        phi = _refuse(solution.phi)
         point = implicit.linearise(problem, phi)
         value, cotangent = jax.value_and_grad(loss)(phi, query)
         gradient, solve = implicit.vjp(
@@ -126,7 +153,8 @@ class Implicit(eqx.Module):
             approximate_inverse=solution.inverse,
         )
         residual = point.residual()
-        code = implicit.result_code(phi, value, residual, solve)
+        start = start_value(problem, solution)
+        code = implicit.result_code(point, value, residual, start, solve)
         certify = self.certify
         unknown = jnp.full_like(residual, jnp.nan)
 
@@ -164,4 +192,12 @@ class Implicit(eqx.Module):
             code,
             factor.astype(value.dtype),
         )
-        return Adjoint(value, phi, solve.value, gradient, info)
+        return _refuse(Adjoint(value, phi, solve.value, gradient, info))
+
+
+_refuse = functools.partial(
+    refuse_derivative,
+    problem="A derivative of a meta-gradient or of its outer loss was asked for",
+    remedy="Take derivatives of the outer loss at adapt's φ, which is differentiated implicitly "
+    "to any order, or jax.lax.stop_gradient for a constant",
+)

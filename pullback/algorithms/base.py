@@ -24,8 +24,8 @@ class Report(VerdictRecord):
     """How one adaptation went.
 
     Args:
-        inner_residual: relative stationarity residual ‖∇L(φ) + Λ(φ − θ)‖ / ‖∇L(φ)‖; without a
-            proximal term ‖∇L(φ)‖ / ‖∇L(θ)‖.
+        inner_residual: relative stationarity residual ‖∇L(φ) + Λ(φ − θ)‖ / ‖∇L(φ)‖ of the leaf
+            where it is largest; without a proximal term ‖∇L(φ)‖ / ‖∇L(θ)‖ of all leaves.
         code: a code of :mod:`pullback.core.results`.
         strength_factor: what Λ was multiplied by for this task; 1 unless asked for.
     """
@@ -104,11 +104,22 @@ def report(
     problem: InnerProblem, solution: Solution, strength_factor: Float[Array, ""] | float = 1.0
 ) -> Report:
     """The report of an inner solution, at the price of one gradient."""
+    start = start_value(problem, solution)
     value, gradient = jax.value_and_grad(problem.loss)(solution.phi, problem.support)
     residual = implicit.stationarity(problem, solution.phi, gradient, solution.start_norm)
-    finite = trees.all_finite(solution.phi) & jnp.isfinite(residual) & jnp.isfinite(value)
-    code = jnp.where(finite, Verdict.OK, Verdict.NOT_FINITE)
+    finite = trees.all_finite(solution.phi) & ~jnp.isnan(residual) & jnp.isfinite(value)
+    finite &= trees.all_finite(gradient)
+    rises = problem.rises(solution.phi, value, start)
+    code = jnp.where(rises, Verdict.INNER_DIVERGED, Verdict.OK)
+    code = jnp.where(finite, code, Verdict.NOT_FINITE)
     return Report(residual, code, jnp.asarray(strength_factor, residual.dtype))
+
+
+def start_value(problem: InnerProblem, solution: Solution) -> Float[Array, ""]:
+    """``L(θ, support)``, evaluated only where the solver did not."""
+    if solution.start_value is not None:
+        return solution.start_value
+    return problem.loss(problem.theta, problem.support)
 
 
 def info_without_solve(inner: Report, value: Float[Array, ""], gradient: Theta) -> Info:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from pullback.core import trees
 from pullback.core.errors import InputError
@@ -52,6 +52,26 @@ class InnerProblem(eqx.Module):
     def gradient(self, phi: Params) -> Params:
         """``∇L(φ, support) + Λ(φ − θ)``."""
         return self.add_pull(self.loss_gradient(phi), phi)
+
+    def rises(
+        self, phi: Params, loss: Float[Array, ""], start: Float[Array, ""]
+    ) -> Bool[Array, ""]:
+        """Whether the objective is larger at ``phi`` than at θ, by more than rounding.
+
+        Args:
+            phi: the adapted parameters.
+            loss: ``L(φ, support)``.
+            start: ``L(θ, support)``.
+
+        Returns:
+            Whether it is; False where a number is NaN.
+        """
+        value = loss
+        if self.strength is not None:
+            offset = trees.subtract(phi, self.theta)
+            value = value + 0.5 * trees.dot(offset, self.pull(offset)).astype(loss.dtype)
+        slack = 100 * jnp.finfo(loss.dtype).eps * jnp.maximum(jnp.abs(loss), jnp.abs(start))
+        return value > start + slack
 
     def value_and_gradient(self, phi: Params) -> tuple[Float[Array, ""], Params]:
         """The value and the gradient of the whole objective, from one evaluation."""

@@ -16,6 +16,7 @@ class Verdict(enum.IntEnum):
     SOLVE_FAILED = 3
     INNER_NOT_CONVERGED = 4
     SOLVE_NOT_CONVERGED = 5
+    INNER_DIVERGED = 6
 
 
 _MESSAGES = {
@@ -39,6 +40,10 @@ _MESSAGES = {
     Verdict.SOLVE_NOT_CONVERGED: (
         "the linear solve stopped early, which makes the meta-gradient wrong: use more steps of "
         "the linear solver, or a smaller tolerance of it"
+    ),
+    Verdict.INNER_DIVERGED: (
+        "the inner steps made the support loss larger than it was at θ: use a smaller inner "
+        "learning rate, or a solver that chooses its steps itself, such as L-BFGS"
     ),
 }
 

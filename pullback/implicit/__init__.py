@@ -23,16 +23,19 @@ from pullback.implicit.optimality import (
 )
 from pullback.implicit.proximal import (
     Linearised,
+    attach_derivative,
     jacobian,
     linearise,
     result_code,
     stationarity,
     vjp,
+    without_derivatives,
 )
 
 __all__ = [
     "Linearised",
     "RootCertificate",
+    "attach_derivative",
     "certify",
     "displacement",
     "fixed_point",
@@ -44,4 +47,5 @@ __all__ = [
     "root_vjp",
     "stationarity",
     "vjp",
+    "without_derivatives",
 ]

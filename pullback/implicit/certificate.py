@@ -34,6 +34,13 @@ from pullback.core.results import Verdict
 from pullback.core.trees import Params
 from pullback.implicit import Linearised
 from pullback.linear import CG, LinearSolution, Operator
+from pullback.linear.base import rounding
+
+ASTRAY = 0.9
+"""Where a second correction is this share of the first one, corrections lead nowhere."""
+
+NEAR = 0.02
+"""Up to this residual corrections may consist of rounding."""
 
 
 class Certify(eqx.Module):
@@ -127,10 +134,9 @@ def estimate(
         InputError: if ``certify.every`` is above 1 and ``query`` has no common first axis.
     """
     correct, bound = _inverses(certify, point, solution, approximate_inverse, damping)
-    size = trees.norm(gradient)
 
     def error(remainder: Params) -> Float[Array, ""]:
-        return trees.safe_divide(trees.norm(point.problem.pull(bound(remainder))), size)
+        return trees.largest_share(point.problem.pull(bound(remainder)), gradient)
 
     residual = point.problem.add_pull(point.loss_gradient, point.phi)
     correction = correct(residual)
@@ -149,12 +155,16 @@ def estimate(
         query = _thin(query, every)
         judged = outer(point.phi, query)
     changed = trees.scale(weight, trees.subtract(outer(corrected, query), judged))
-    bent = jax.jvp(point.problem.loss_gradient, (corrected,), (solution.value,))[1]
+    slope, bent = jax.jvp(point.problem.loss_gradient, (corrected,), (solution.value,))
+    # A second correction, from φ⁺, tells how much of the way to φ* the first one went.
+    still = correct(point.problem.add_pull(slope, corrected))
+    left = trees.safe_divide(trees.norm(still), length)
     # H·u at φ costs no product: it follows from the remainder of the solve.
-    left = trees.subtract(cotangent, solution.remainder)
+    solved = trees.subtract(cotangent, solution.remainder)
     pulled = trees.axpy(damping, solution.value, point.problem.pull(solution.value))
-    bent = trees.subtract(bent, trees.subtract(left, pulled))
-    return Errors(error(trees.subtract(changed, bent)), error(solution.remainder))
+    bent = trees.subtract(bent, trees.subtract(solved, pulled))
+    inner = _whole_way(error(trees.subtract(changed, bent)), left, point.residual())
+    return Errors(inner, error(solution.remainder) + _rounding_error(point, solution, gradient))
 
 
 def verdict(certify: Certify, errors: Errors, code: Int[Array, ""]) -> Int[Array, ""]:
@@ -177,6 +187,35 @@ def verdict(certify: Certify, errors: Errors, code: Int[Array, ""]) -> Int[Array
     return jnp.where(code == Verdict.OK, slack, code)
 
 
+def _whole_way(
+    change: Float[Array, ""], left: Float[Array, ""], residual: Float[Array, ""]
+) -> Float[Array, ""]:
+    """The error from φ to φ*, from the one that the first correction removed.
+
+    Args:
+        change: what the gradient changes by on the first correction.
+        left: the length of the second correction, as a share of the first one's.
+        residual: the stationarity residual at φ.
+
+    Returns:
+        The sum of a geometric series. Infinite where corrections do not shrink: then H says
+        nothing about where φ* is, as at a kink; unless what is left is rounding.
+    """
+    astray = ~(left < ASTRAY) & (residual > NEAR)
+    whole = change / (1.0 - jnp.minimum(left, ASTRAY))
+    return jnp.where(astray, jnp.inf, whole)
+
+
+def _rounding_error(
+    point: Linearised, solution: LinearSolution, gradient: Params
+) -> Float[Array, ""]:
+    """What rounding in the products with H may change: (H + Λ)u is known to ε‖H + Λ‖‖u‖."""
+    precision = rounding(solution.value)
+    condition = trees.safe_divide(solution.largest_curvature, jnp.abs(solution.smallest_curvature))
+    known = jnp.where(jnp.isnan(condition), 1.0, condition)
+    return jnp.where(trees.norm(gradient) > 0, precision * known, 0.0)
+
+
 def _inverses(
     certify: Certify,
     point: Linearised,
@@ -186,9 +225,12 @@ def _inverses(
 ) -> tuple[Operator, Operator]:
     """Two stand-ins for (H + Λ)⁻¹: for the Newton correction, and for the errors."""
     strength, operator = point.problem.strength, point.operator()
+    # A curvature below Λ shows that the loss curves downward, and elsewhere it may do so as much.
+    share = point.problem.smallest_strength() / solution.smallest_curvature
+    beyond_strength = jnp.where(share > 1, share, 1.0)
 
     def bare(vector: Params) -> Params:
-        return divide_by_strength(strength, vector)
+        return trees.scale(beyond_strength, divide_by_strength(strength, vector))
 
     near = approximate_inverse or bare
     directions, curved = solution.directions, solution.curved

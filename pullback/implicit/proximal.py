@@ -33,6 +33,9 @@ from pullback.core import trees
 from pullback.core.problem import InnerProblem, divide_by_strength
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
+from pullback.implicit._checks import stop
+from pullback.implicit._derivative import attach
+from pullback.implicit._solve import Settings
 from pullback.linear import CG
 from pullback.linear.base import LinearSolution, LinearSolver, Operator, damped
 from pullback.linear.dense import matrix
@@ -44,17 +47,19 @@ class Linearised(eqx.Module):
     Args:
         problem: the inner problem, with its proximal term.
         phi: the point.
+        loss_value: L(φ), without the proximal term.
         loss_gradient: ∇L(φ), without the proximal term.
         hvp: u ↦ H·u with H = ∇²L(φ), without the proximal term.
     """
 
     problem: InnerProblem
     phi: Params
+    loss_value: Float[Array, ""]
     loss_gradient: Params
     hvp: Operator
 
     def residual(self) -> Float[Array, ""]:
-        """The relative stationarity residual ‖∇L(φ) + Λ(φ − θ)‖ / ‖∇L(φ)‖; 0 is exact."""
+        """The relative stationarity residual, as in :func:`stationarity`; 0 is exact."""
         return stationarity(self.problem, self.phi, self.loss_gradient)
 
     def operator(self, damping: float = 0.0) -> Operator:
@@ -68,8 +73,9 @@ class Linearised(eqx.Module):
 
 def linearise(problem: InnerProblem, phi: Params) -> Linearised:
     """Evaluate the gradient of the loss at ``phi`` once, for any number of products with H."""
-    gradient, hvp = jax.linearize(problem.loss_gradient, phi)
-    return Linearised(problem, phi, gradient, hvp)
+    evaluate = jax.value_and_grad(lambda phi: problem.loss(phi, problem.support))
+    (value, gradient), linear = jax.linearize(evaluate, phi)
+    return Linearised(problem, phi, value, gradient, lambda u: linear(u)[1])
 
 
 def stationarity(
@@ -87,14 +93,15 @@ def stationarity(
         start_norm: ‖∇L(θ)‖, to divide by where there is no proximal term.
 
     Returns:
-        ‖∇L(φ) + Λ(φ − θ)‖ / ‖∇L(φ)‖; without a proximal term ‖∇L(φ)‖ / ‖∇L(θ)‖.
+        ‖∇L(φ) + Λ(φ − θ)‖ / ‖∇L(φ)‖ of the leaf where that is largest, so that no leaf hides
+        another; without a proximal term ‖∇L(φ)‖ / ‖∇L(θ)‖ of all leaves together.
     """
-    whole = trees.norm(problem.add_pull(loss_gradient, phi))
+    whole = problem.add_pull(loss_gradient, phi)
     if problem.strength is not None:
-        return trees.safe_divide(whole, trees.norm(loss_gradient))
+        return trees.largest_share(whole, loss_gradient)
     if start_norm is None:
         start_norm = trees.norm(problem.loss_gradient(problem.theta))
-    return trees.safe_divide(whole, start_norm)
+    return trees.safe_divide(trees.norm(whole), start_norm)
 
 
 def vjp(
@@ -127,6 +134,44 @@ def vjp(
     return point.problem.pull(solution.value), solution
 
 
+ATTACHED = 0.1
+"""The largest residual at which :func:`attach_derivative` gives derivatives."""
+
+
+def without_derivatives(problem: InnerProblem) -> InnerProblem:
+    """The same inner problem as a constant."""
+    return stop(problem)
+
+
+def attach_derivative(
+    problem: InnerProblem, phi: Params, residual: Float[Array, ""], damping: float = 0.0
+) -> Params:
+    """φ with the derivatives of φ* by θ, by Λ and by the support set (paper: Lemma 1).
+
+    Args:
+        problem: the inner problem.
+        phi: its solution, as a constant.
+        residual: the stationarity residual there.
+        damping: δ ≥ 0, as for :func:`vjp`.
+
+    Returns:
+        φ. Derivatives of any order and in both modes are those of the implicit function theorem,
+        each by one linear solve to 1e-3, and NaN where that fails, where the residual is above
+        :data:`ATTACHED`, or where it is NaN.
+    """
+
+    def stationary(phi, theta, support, strength, residual):
+        return InnerProblem(problem.loss, support, theta, strength).gradient(phi)
+
+    def near(function, leaves, dynamic):
+        # The last argument; a rule must not close over it.
+        return dynamic[1][-1] <= ATTACHED
+
+    args = (problem.theta, problem.support, problem.strength, jax.lax.stop_gradient(residual))
+    settings = Settings(None, True, damping, 1e-3, 0.0)
+    return attach(stationary, phi, args, settings, judge=near)
+
+
 def jacobian(point: Linearised) -> Float[Array, "n n"]:
     """dφ*/dθ = (H + Λ)⁻¹Λ as a dense matrix over the raveled parameters, for small problems."""
     curved = matrix(point.operator(), point.phi)
@@ -134,8 +179,30 @@ def jacobian(point: Linearised) -> Float[Array, "n n"]:
 
 
 def result_code(
-    phi: Params, value: Float[Array, ""], residual: Float[Array, ""], solution: LinearSolution
+    point: Linearised,
+    value: Float[Array, ""],
+    residual: Float[Array, ""],
+    start: Float[Array, ""],
+    solution: LinearSolution,
 ) -> Int[Array, ""]:
-    """One code for a whole meta-gradient: a number that is not finite outranks all else."""
-    finite = jnp.isfinite(value) & jnp.isfinite(residual) & trees.all_finite(phi)
-    return jnp.where(finite, solution.code, Verdict.NOT_FINITE)
+    """One code for a whole meta-gradient, from its inner solution and its linear solve.
+
+    Args:
+        point: the inner problem, linearised where the solver stopped.
+        value: the outer loss there.
+        residual: the stationarity residual there.
+        start: ``L(θ, support)``.
+        solution: the linear solve.
+
+    Returns:
+        A number that is not finite outranks all else, and a failed solve what follows from the
+        inner solution: a higher objective than at θ, or a residual above 1, which is θ's own.
+    """
+    phi, loss = point.phi, point.loss_value
+    # Where ∇L(φ) vanished the residual is infinite, which is far and not undefined.
+    finite = jnp.isfinite(value) & ~jnp.isnan(residual) & trees.all_finite(phi)
+    finite &= jnp.isfinite(loss) & trees.all_finite(point.loss_gradient)
+    inner = jnp.where(residual > 1, Verdict.INNER_NOT_CONVERGED, Verdict.OK)
+    inner = jnp.where(point.problem.rises(phi, loss, start), Verdict.INNER_DIVERGED, inner)
+    code = jnp.where(solution.code == Verdict.OK, inner, solution.code)
+    return jnp.where(finite, code, Verdict.NOT_FINITE)

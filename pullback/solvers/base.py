@@ -1,5 +1,6 @@
 """What an inner solver is, and the functions through which every one is called."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from pullback.core import trees
+from pullback.core.derivatives import refuse_derivative
 from pullback.core.errors import InputError
 from pullback.core.problem import InnerProblem, Proximal
 from pullback.core.trees import Params
@@ -23,12 +25,14 @@ class Solution(eqx.Module):
     Args:
         phi: the adapted parameters.
         start_norm: norm of the loss's gradient at the start, if the solver saw it.
+        start_value: the loss at the start, likewise.
         inverse: an SPD approximation of (H + Λ)⁻¹ as a function of a vector shaped like the
             parameters, if the solver has gathered one.
     """
 
     phi: Params
     start_norm: Float[Array, ""] | None = None
+    start_value: Float[Array, ""] | None = None
     inverse: Callable[[Params], Params] | None = None
 
 
@@ -61,15 +65,26 @@ def run(
         The solution.
 
     Raises:
-        InputError: if the solver is neither, or if a black box returns parameters of another
-            structure, shape or dtype than it was given.
+        InputError: if the solver is neither, if a black box returns parameters of another
+            structure, shape or dtype than it was given, or if a derivative is taken through a
+            solver that has none.
     """
-    if isinstance(solver, InnerSolver):
-        return solver.solve(problem, theta, key)
     check_solver(solver)
+    if is_differentiable(solver):
+        return solver.solve(problem, theta, key)
+    name = describe(solver)
+    refuse = functools.partial(
+        refuse_derivative,
+        problem=f"A derivative through the inner solver {name} was asked for, which has none",
+        remedy="Use imaml's adapt, whose result is differentiated implicitly, or an inner solver "
+        "that can be differentiated through, or jax.lax.stop_gradient for a constant",
+    )
+    problem, theta = refuse((problem, theta))
+    if isinstance(solver, InnerSolver):
+        return refuse(solver.solve(problem, theta, key))
     phi = jax.tree.map(jnp.asarray, solver(problem, theta, key))
     _check_same(phi, theta)
-    return Solution(jax.lax.stop_gradient(phi))
+    return Solution(refuse(phi))
 
 
 def solve(

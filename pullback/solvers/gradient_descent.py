@@ -16,6 +16,9 @@ from pullback.solvers.base import Solution
 Point = tuple[Params, Params | None]
 """φ and its velocity; None for the velocity where there is no momentum."""
 
+Seen = tuple[Float[Array, ""], Float[Array, ""]]
+"""The norm of the gradient before a step, and the objective."""
+
 
 class GradientDescent(eqx.Module):
     """A fixed number of gradient steps of a fixed size, with optional heavy-ball momentum.
@@ -63,37 +66,38 @@ class GradientDescent(eqx.Module):
         # A velocity that is multiplied by zero would double what each checkpoint holds.
         still = isinstance(self.momentum, int | float) and self.momentum == 0
 
-        def step(point: Point, _: None) -> tuple[Point, Float[Array, ""]]:
+        def step(point: Point, _: None) -> tuple[Point, Seen]:
             phi, velocity = point
-            gradient = problem.gradient(phi)
+            value, gradient = problem.value_and_gradient(phi)
             if velocity is None:
                 move = gradient
             else:
                 move = velocity = trees.axpy(self.momentum, velocity, gradient)
-            return (trees.axpy(-self.learning_rate, move, phi), velocity), trees.norm(gradient)
+            seen = (trees.norm(gradient), value)
+            return (trees.axpy(-self.learning_rate, move, phi), velocity), seen
 
         start = (theta, None if still else trees.zeros_like(theta))
         if self.checkpoint:
-            (phi, _), start_norm = _in_blocks(step, start, self.steps)
+            (phi, _), first = _in_blocks(step, start, self.steps)
         else:
-            (phi, _), norms = jax.lax.scan(step, start, length=self.steps)
-            start_norm = norms[0]
-        return Solution(phi, start_norm=start_norm)
+            (phi, _), seen = jax.lax.scan(step, start, length=self.steps)
+            first = jax.tree.map(lambda each: each[0], seen)
+        return Solution(phi, *first)
 
 
-def _in_blocks(step, start: Point, steps: int) -> tuple[Point, Float[Array, ""]]:
+def _in_blocks(step, start: Point, steps: int) -> tuple[Point, Seen]:
     """All steps, of which only the first point of each block of √T is kept."""
 
     def block(length: int):
         @jax.checkpoint
-        def run(point: Point, _: None) -> tuple[Point, Float[Array, ""]]:
-            point, norms = jax.lax.scan(step, point, length=length)
-            return point, norms[0]
+        def run(point: Point, _: None) -> tuple[Point, Seen]:
+            point, seen = jax.lax.scan(step, point, length=length)
+            return point, jax.tree.map(lambda each: each[0], seen)
 
         return run
 
     length = math.isqrt(steps)
-    point, norms = jax.lax.scan(block(length), start, length=steps // length)
+    point, seen = jax.lax.scan(block(length), start, length=steps // length)
     if rest := steps % length:
         point, _ = block(rest)(point, None)
-    return point, norms[0]
+    return point, jax.tree.map(lambda each: each[0], seen)

@@ -16,6 +16,10 @@ from pullback.solvers.base import Solution
 
 Vector = Float[Array, " n"]
 
+SATURATED = 10.0
+"""How many times the loss's gradient the pull may be at a point that is taken; at the optimum they
+are equal, on the way to it the pull is smaller."""
+
 
 class Secants(eqx.Module):
     """The last ``m`` secant pairs, in a ring that is written in place, and their inner products.
@@ -184,23 +188,29 @@ class LBFGS(eqx.Module):
             # Near the optimum two values differ by rounding only; there the gradient decides.
             level = new_value <= value + 100 * eps * jnp.abs(value)
             shrinks = square < gradient @ gradient
-            better = (first | (new_value < value) | (level & shrinks)) & jnp.isfinite(square)
+            # Where the loss saturates its gradient and its curvature vanish, though the objective
+            # may be lower; there the pull is no longer balanced by anything.
+            pulled = strength * (trial - start)
+            bare = new_gradient - pulled
+            beyond = (pulled @ pulled) > SATURATED**2 * (bare @ bare)
+            better = first | (((new_value < value) | (level & shrinks)) & ~beyond)
+            better &= jnp.isfinite(square)
             share = jnp.where(better, jnp.minimum(1.0, 2.0 * share), 0.5 * share)
             new, old = (trial, new_value, new_gradient), (x, value, gradient)
             # On a CPU a select would work out ``better`` again for every element.
             x, value, gradient = jax.lax.cond(better, lambda: new, lambda: old)
             trial = x - share * secants.apply(gradient)
             norm = size if root is None else jnp.linalg.norm(outward(new_gradient))
-            return (x, value, gradient, secants, share, trial), norm
+            return (x, value, gradient, secants, share, trial), (norm, new_value)
 
         one = jnp.ones((), start.dtype)
         empty = Secants.empty(self.history, start, one)
         carry = (start, jnp.inf * one, jnp.zeros_like(start), empty, one, start)
         if self.rtol is None:
-            (x, _, _, secants, _, _), sizes = jax.lax.scan(step, carry, jnp.arange(self.steps) == 0)
-            start_norm = sizes[0]
+            (x, _, _, secants, _, _), seen = jax.lax.scan(step, carry, jnp.arange(self.steps) == 0)
+            seen = jax.tree.map(lambda each: each[0], seen)
         else:
-            carry, start_norm = step(carry, jnp.asarray(True))
+            carry, seen = step(carry, jnp.asarray(True))
 
             def unfinished(counted):
                 count, (x, _, gradient, _, _, _) = counted
@@ -220,7 +230,7 @@ class LBFGS(eqx.Module):
         gamma = jnp.where(known, secants.gamma, bare)
         secants = eqx.tree_at(lambda s: s.gamma, secants, gamma)
         inverse = secants if root is None else Scaled(secants, root)
-        return Solution(point(x), start_norm, inverse)
+        return Solution(point(x), *seen, inverse)
 
 
 def _root(problem: InnerProblem, like: Params) -> Vector | None:

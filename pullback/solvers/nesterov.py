@@ -37,7 +37,7 @@ class Nesterov(eqx.Module):
 
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
         """Minimise ``problem``, starting from ``theta``."""
-        first = problem.gradient(theta)
+        start_value, first = problem.value_and_gradient(theta)
         curvature = probe(problem, theta, first)
 
         def step(carry, _):
@@ -56,4 +56,4 @@ class Nesterov(eqx.Module):
 
         start = (theta, theta, theta, first, curvature, jnp.zeros_like(curvature))
         (phi, *_), _ = jax.lax.scan(step, start, length=self.steps)
-        return Solution(phi, start_norm=trees.norm(first))
+        return Solution(phi, start_norm=trees.norm(first), start_value=start_value)

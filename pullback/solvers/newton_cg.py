@@ -67,7 +67,7 @@ class NewtonCG(eqx.Module):
         trees.check_attainable("NewtonCG", self.rtol or 0.0, theta)
         value, gradient = problem.value_and_gradient(theta)
         size = trees.norm(gradient)
-        value = value.astype(size.dtype)
+        start_value = value = value.astype(size.dtype)
         loss_size = trees.norm(problem.loss_gradient(theta)) if self.rtol is not None else size
         eps = jnp.finfo(size.dtype).eps
 
@@ -116,7 +116,7 @@ class NewtonCG(eqx.Module):
                 return (count < self.steps) & (jnp.sqrt(square) > self.rtol * loss_size)
 
             end = jax.lax.while_loop(unfinished, step, start)
-        return Solution(end[1], size)
+        return Solution(end[1], size, start_value)
 
     def _first_radius(self, product, gradient: Params, phi: Params) -> Float[Array, ""]:
         unit, size = trees.normalise(gradient)

@@ -48,10 +48,10 @@ class Optax(eqx.Module):
 
         def step(carry, _):
             phi, state = carry
-            gradient = problem.gradient(phi)
+            value, gradient = problem.value_and_gradient(phi)
             updates, state = self.optimizer.update(gradient, state, phi)
-            return (optax.apply_updates(phi, updates), state), trees.norm(gradient)
+            return (optax.apply_updates(phi, updates), state), (trees.norm(gradient), value)
 
         start = (theta, self.optimizer.init(theta))
-        (phi, _), norms = jax.lax.scan(step, start, length=self.steps)
-        return Solution(phi, start_norm=norms[0])
+        (phi, _), seen = jax.lax.scan(step, start, length=self.steps)
+        return Solution(phi, *jax.tree.map(lambda each: each[0], seen))
