@@ -56,7 +56,7 @@ class Kind(NamedTuple):
 
     loss: Callable[[Any, Any], Any]
     sample: Callable[[Any], Problem]
-    derivative: Callable[[Problem], Any] | None = None
+    derivative: Callable[[Problem], Any] | None
 
 
 def normal(key, *shape):
@@ -74,7 +74,7 @@ def network(sizes, loss, examples, strength):
     def sample(key):
         return Problem(model.init(jax.random.key(0)), examples(key), strength)
 
-    return Kind(loss(model.apply), sample)
+    return Kind(loss(model.apply), sample, None)
 
 
 def sines(key):
@@ -109,7 +109,7 @@ def logistic(units, strength):
         theta = {"w": 0.5 * normal(d, 5), "b": jnp.zeros(())}
         return Problem(theta, halves(x * jnp.asarray(units), y, 10), strength)
 
-    return Kind(logistic_loss, sample)
+    return Kind(logistic_loss, sample, None)
 
 
 def softmax(scale, strength):
@@ -128,7 +128,7 @@ def softmax(scale, strength):
         theta = {"w": 0.1 * normal(c, 24, 5), "b": jnp.zeros(5)}
         return Problem(theta, halves(x.reshape(-1, 24), labels.reshape(-1), 10), strength)
 
-    return Kind(loss, sample)
+    return Kind(loss, sample, None)
 
 
 def factorisation(strength):
@@ -145,7 +145,7 @@ def factorisation(strength):
         theta = {"u": normal(d, 6, 2), "v": normal(e, 5, 2)}
         return Problem(theta, Task((matrix, mask), (matrix, 1.0 - mask)), strength)
 
-    return Kind(loss, sample)
+    return Kind(loss, sample, None)
 
 
 def quartic_loss(params, batch):
@@ -162,7 +162,27 @@ def quartics(strength):
         task = Task((mixed, normal(c, 6)), (other, normal(c, 6)))
         return Problem({"x": normal(d, 4)}, task, strength)
 
-    return Kind(quartic_loss, sample)
+    return Kind(quartic_loss, sample, None)
+
+
+def well_loss(params, batch):
+    mixed, depth = batch
+    x = mixed @ params["x"]
+    return 0.25 * jnp.sum((x * x - depth) ** 2)
+
+
+def wells(strength):
+    """Double wells, which curve downward between their two minima."""
+
+    def sample(key):
+        a, b, c, d = jax.random.split(key, 4)
+        mixed, _ = jnp.linalg.qr(normal(a, 5, 5))
+        other, _ = jnp.linalg.qr(normal(b, 5, 5))
+        depths = 0.5 + jax.random.uniform(c, (2, 5))
+        task = Task((mixed, depths[0]), (other, depths[1]))
+        return Problem({"x": 0.7 * normal(d, 5)}, task, strength)
+
+    return Kind(well_loss, sample, None)
 
 
 def quadratic_loss(params, batch):
@@ -189,7 +209,7 @@ def spectrum(values, strength, units=(1.0, 1.0)):
         support, query = (matrix(a), scale * normal(b, 8)), (matrix(c), scale * normal(d, 8))
         return Problem({"a": theta[:4], "b": theta[4:]}, Task(support, query), strength)
 
-    return Kind(quadratic_loss, sample)
+    return Kind(quadratic_loss, sample, None)
 
 
 def kinks(shape, slope):
@@ -245,7 +265,7 @@ KINDS = {
     "quartics": quartics(0.1),
     "anisotropic": spectrum(np.geomspace(1e-2, 1e3, 8), 0.1),
     "near-singular": spectrum([-0.999, -0.99, -0.9, 0.0, 1.0, 2.0, 5.0, 9.0], 1.0),
-    "negative curvature": spectrum([-2.0, -0.5, 0.0, 0.3, 1.0, 2.0, 5.0, 9.0], 1.0),
+    "negative curvature": wells(0.5),
     "mixed units": spectrum(np.geomspace(1.0, 10.0, 8), {"a": 1.0, "b": 1e-6}, (1.0, 1e3)),
     "kink |x|": kinks(jnp.abs, soft),
     "kink max(0, x)": kinks(jax.nn.relu, hinge_slope),
@@ -372,6 +392,7 @@ def study(name, tasks, precision):
                     "linear_error": float(info.linear_error),
                     "inner_residual": float(info.inner_residual),
                     "linear_residual": float(info.linear_residual),
+                    "smallest": float(info.smallest_curvature),
                     "verdict": results.label(info.code),
                 }
             )
@@ -432,7 +453,7 @@ def table(groups):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", type=int, default=10)
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--precisions", nargs="+", default=list(FLOOR), choices=list(FLOOR))
@@ -445,6 +466,8 @@ def main():
     for name, precision in itertools.product(arguments.kinds, arguments.precisions):
         found = study(name, arguments.tasks, precision)
         rows += found
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows))
         print(f"{name}, {precision}: {len(found)} cases", flush=True)
         jax.clear_caches()
     groups = [("all", rows)]
@@ -457,8 +480,6 @@ def main():
     print("\n| verdict | cases | true error above ½ |\n| --- | --- | --- |")
     for verdict, cases in wrong:
         print(f"| {verdict} | {len(cases)} | {sum(r['error'] > 0.5 for r in cases)} |")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows))
 
 
 if __name__ == "__main__":

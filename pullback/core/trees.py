@@ -208,6 +208,12 @@ def ravel(a: Params) -> tuple[Float[Array, " n"], Callable[[Float[Array, " n"]],
     return flat, lambda vector: jax.lax.optimization_barrier(unravel(vector))
 
 
+def ravel_wide(a: Params) -> tuple[Float[Array, " n"], Callable[[Float[Array, " n"]], Params]]:
+    """As :func:`ravel`, in single precision at least; the way back restores each leaf's dtype."""
+    flat, unravel = ravel(a)
+    return flat.astype(_wide(flat)), lambda vector: unravel(vector.astype(flat.dtype))
+
+
 def mean_of_known(values: np.ndarray, axis: int = 0) -> np.ndarray:
     """The mean of what is not NaN along one axis; NaN where there is nothing else."""
     known = ~np.isnan(values)

@@ -20,7 +20,6 @@ from pullback.implicit._solve import (
     answer_or_nan,
     complaint,
     flat_operator,
-    flatten,
     row_shares,
     row_sizes,
     typical_sizes,
@@ -97,7 +96,7 @@ def attach(
         )
         # As one vector: JAX cannot transpose a solve of whose right-hand side only some leaves
         # depend on the tangents.
-        rhs, unravel = flatten(trees.scale(-1.0, pushed))
+        rhs, unravel = trees.ravel_wide(trees.scale(-1.0, pushed))
         tangent = jax.lax.custom_linear_solve(
             flat_operator(product, x, settings.damping),
             rhs,

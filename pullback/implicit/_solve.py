@@ -64,18 +64,11 @@ class Settings:
         return max(self.tolerance, 10 * precision)
 
 
-def flatten(vector: Params) -> tuple[Vector, Callable[[Vector], Params]]:
-    """All leaves in one vector, of single precision at least, and the way back."""
-    whole, unravel = trees.ravel(vector)
-    wide = jnp.promote_types(whole.dtype, jnp.float32)
-    return whole.astype(wide), lambda flat: unravel(flat.astype(whole.dtype))
-
-
 def flat_operator(operator: Operator, like: Params, damping: float) -> Operator:
-    """``u ↦ A·u + δu`` on the vectors of :func:`flatten`."""
-    _, unravel = flatten(like)
+    """``u ↦ A·u + δu`` on the vectors of :func:`pullback.core.trees.ravel_wide`."""
+    _, unravel = trees.ravel_wide(like)
     product = damped(operator, damping)
-    return lambda u: flatten(product(unravel(u)))[0]
+    return lambda u: trees.ravel_wide(product(unravel(u)))[0]
 
 
 def answer_or_nan(

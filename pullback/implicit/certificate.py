@@ -39,6 +39,9 @@ from pullback.linear.base import rounding
 ASTRAY = 0.9
 """Where a second correction is this share of the first one, corrections lead nowhere."""
 
+LARGEST_EXCESS = 1e3
+"""The most that (H + Λ)⁻¹ is taken to exceed Λ⁻¹ by."""
+
 NEAR = 0.02
 """Up to this residual corrections may consist of rounding."""
 
@@ -163,7 +166,8 @@ def estimate(
     solved = trees.subtract(cotangent, solution.remainder)
     pulled = trees.axpy(damping, solution.value, point.problem.pull(solution.value))
     bent = trees.subtract(bent, trees.subtract(solved, pulled))
-    inner = _whole_way(error(trees.subtract(changed, bent)), left, point.residual())
+    change = error(trees.subtract(changed, bent))
+    inner = _whole_way(change, share, left, point.residual())
     return Errors(inner, error(solution.remainder) + _rounding_error(point, solution, gradient))
 
 
@@ -188,12 +192,16 @@ def verdict(certify: Certify, errors: Errors, code: Int[Array, ""]) -> Int[Array
 
 
 def _whole_way(
-    change: Float[Array, ""], left: Float[Array, ""], residual: Float[Array, ""]
+    change: Float[Array, ""],
+    share: Float[Array, ""],
+    left: Float[Array, ""],
+    residual: Float[Array, ""],
 ) -> Float[Array, ""]:
     """The error from φ to φ*, from the one that the first correction removed.
 
     Args:
         change: what the gradient changes by on the first correction.
+        share: how much of the first correction was made.
         left: the length of the second correction, as a share of the first one's.
         residual: the stationarity residual at φ.
 
@@ -201,7 +209,7 @@ def _whole_way(
         The sum of a geometric series. Infinite where corrections do not shrink: then H says
         nothing about where φ* is, as at a kink; unless what is left is rounding.
     """
-    astray = ~(left < ASTRAY) & (residual > NEAR)
+    astray = ~(left < ASTRAY) & (residual > NEAR) | (share < 1.0)
     whole = change / (1.0 - jnp.minimum(left, ASTRAY))
     return jnp.where(astray, jnp.inf, whole)
 
@@ -225,12 +233,10 @@ def _inverses(
 ) -> tuple[Operator, Operator]:
     """Two stand-ins for (H + Λ)⁻¹: for the Newton correction, and for the errors."""
     strength, operator = point.problem.strength, point.operator()
-    # A curvature below Λ shows that the loss curves downward, and elsewhere it may do so as much.
-    share = point.problem.smallest_strength() / solution.smallest_curvature
-    beyond_strength = jnp.where(share > 1, share, 1.0)
+    excess = _excess(point, solution)
 
     def bare(vector: Params) -> Params:
-        return trees.scale(beyond_strength, divide_by_strength(strength, vector))
+        return trees.scale(excess, divide_by_strength(strength, vector))
 
     near = approximate_inverse or bare
     directions, curved = solution.directions, solution.curved
@@ -251,6 +257,19 @@ def _inverses(
         return apply
 
     return inverse(near), inverse(bare)
+
+
+def _excess(point: Linearised, solution: LinearSolution) -> Float[Array, ""]:
+    """By how much (H + Λ)⁻¹ may exceed Λ⁻¹; 1 where no curvature below Λ was seen.
+
+    A curvature below Λ shows that the loss curves downward somewhere. The smallest one seen is an
+    upper bound of the smallest one there is: u solves a system whose matrix is off by as much as
+    ‖(H + Λ)u − v‖ / ‖u‖, and by as much an eigenvalue may lie lower.
+    """
+    least, seen = point.problem.smallest_strength(), solution.smallest_curvature
+    off = trees.safe_divide(trees.norm(solution.remainder), trees.norm(solution.value))
+    lowest = jnp.maximum(seen - off, least / LARGEST_EXCESS)
+    return jnp.where((seen > 0) & (seen < least), least / lowest, 1.0)
 
 
 def _every(certify: Certify, query: PyTree[Any], support: PyTree[Any]) -> int:

@@ -27,7 +27,7 @@ from pullback.implicit._checks import (
     stop,
 )
 from pullback.implicit._derivative import attach, measure, opaque
-from pullback.implicit._solve import Settings, flat_operator, flatten, solve_system
+from pullback.implicit._solve import Settings, flat_operator, solve_system
 from pullback.linear import LinearSolver
 from pullback.linear.base import rounding
 
@@ -297,7 +297,7 @@ def certify(
     _, transposed = jax.vjp(lambda y: function(y, dynamic), leaves)
     operator = flat_operator(lambda u: transposed(u)[0], leaves, damping)
     pairs = zip(jax.tree.leaves(cotangent), leaves, strict=True)
-    rhs, _ = flatten([jnp.asarray(v).astype(y.dtype) for v, y in pairs])
+    rhs, _ = trees.ravel_wide([jnp.asarray(v).astype(y.dtype) for v, y in pairs])
     _, linear_residual = solve_system(operator, rhs, settings, rounding(leaves))
     solved = linear_residual <= settings.attainable(rounding(leaves))
     code = jnp.where(solved, Verdict.OK, Verdict.SOLVE_NOT_CONVERGED)

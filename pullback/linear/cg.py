@@ -151,14 +151,16 @@ class CG(eqx.Module):
         value = trees.scale(jnp.where(stuck, jnp.nan, size), x)
         # A is singular to working precision: the recursively updated residual has lost touch
         # with the true one.
-        blown = looked & (jnp.finfo(span.dtype).eps * highest * trees.norm(x) > 1)
+        lost = jnp.where(looked, jnp.finfo(span.dtype).eps * highest * trees.norm(x), 0.0)
+        blown = lost > 1
         code = jnp.where(blown, Verdict.SOLVE_FAILED, Verdict.OK)
         code = jnp.where(failed, Verdict.NEGATIVE_CURVATURE, code)
         finite = trees.all_finite(value) & trees.all_finite(residual) & jnp.isfinite(product)
         code = jnp.where(finite, code, Verdict.NOT_FINITE)
         return LinearSolution(
             value,
-            trees.norm(residual),
+            # The recursively updated residual goes on shrinking below what rounding leaves.
+            jnp.maximum(trees.norm(residual), lost),
             trees.scale(size, residual),
             jnp.asarray(step),
             jnp.where(looked, lowest, jnp.nan),

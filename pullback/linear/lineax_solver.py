@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import lineax as lx
@@ -38,9 +39,15 @@ def by_lineax(
     tags: set[object] = {lx.symmetric_tag} if symmetric else set()
     if isinstance(solver, lx.CG | lx.Cholesky):
         tags.add(lx.positive_semidefinite_tag)
-    structure = jax.eval_shape(lambda: rhs)
-    linear = lx.FunctionLinearOperator(operator, structure, frozenset(tags))
-    return lx.linear_solve(linear, rhs, solver, throw=False)
+    # As one vector, since Lineax's solvers take leaves of one dtype, and none in half precision.
+    flat, unravel = trees.ravel_wide(rhs)
+
+    def product(u):
+        return trees.ravel_wide(operator(unravel(u)))[0]
+
+    linear = lx.FunctionLinearOperator(product, jax.eval_shape(lambda: flat), frozenset(tags))
+    solution = lx.linear_solve(linear, flat, solver, throw=False)
+    return eqx.tree_at(lambda s: s.value, solution, unravel(solution.value))
 
 
 def by_residual(
@@ -133,11 +140,15 @@ class Lineax(Unpreconditioned):
         value = trees.where(size == 0, trees.zeros_like(rhs), trees.scale(size, solution.value))
         remainder = trees.where(size == 0, trees.zeros_like(rhs), trees.scale(size, remainder))
         residual = jnp.where(size == 0, 0.0, residual)
-        solved = (solution.result == lx.RESULTS.successful) | (size == 0)
+        solved = solution.result == lx.RESULTS.successful
+        steps = solution.stats.get("num_steps")
+        if steps is None:
+            # A direct solver that leaves this much found the matrix singular, as a pseudo-inverse.
+            solved &= residual <= rounding(unit) ** 0.5
+        solved |= size == 0
         code = jnp.where(solved, Verdict.OK, Verdict.SOLVE_FAILED)
         finite = trees.all_finite(value) & jnp.isfinite(residual)
         code = jnp.where(finite, code, Verdict.NOT_FINITE)
-        steps = solution.stats.get("num_steps")
         unseen = jnp.full_like(residual, jnp.nan)
         steps = jnp.asarray(-1 if steps is None else steps)
         return LinearSolution(value, residual, remainder, steps, unseen, unseen, code)

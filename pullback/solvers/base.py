@@ -70,7 +70,7 @@ def run(
             solver that has none.
     """
     check_solver(solver)
-    if is_differentiable(solver):
+    if isinstance(solver, InnerSolver) and solver.differentiable:
         return solver.solve(problem, theta, key)
     name = describe(solver)
     refuse = functools.partial(

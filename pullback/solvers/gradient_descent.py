@@ -82,7 +82,8 @@ class GradientDescent(eqx.Module):
         else:
             (phi, _), seen = jax.lax.scan(step, start, length=self.steps)
             first = jax.tree.map(lambda each: each[0], seen)
-        return Solution(phi, *first)
+        start_norm, start_value = first
+        return Solution(phi, start_norm, start_value)
 
 
 def _in_blocks(step, start: Point, steps: int) -> tuple[Point, Seen]:

@@ -208,9 +208,9 @@ class LBFGS(eqx.Module):
         carry = (start, jnp.inf * one, jnp.zeros_like(start), empty, one, start)
         if self.rtol is None:
             (x, _, _, secants, _, _), seen = jax.lax.scan(step, carry, jnp.arange(self.steps) == 0)
-            seen = jax.tree.map(lambda each: each[0], seen)
+            start_norm, start_value = jax.tree.map(lambda each: each[0], seen)
         else:
-            carry, seen = step(carry, jnp.asarray(True))
+            carry, (start_norm, start_value) = step(carry, jnp.asarray(True))
 
             def unfinished(counted):
                 count, (x, _, gradient, _, _, _) = counted
@@ -230,7 +230,7 @@ class LBFGS(eqx.Module):
         gamma = jnp.where(known, secants.gamma, bare)
         secants = eqx.tree_at(lambda s: s.gamma, secants, gamma)
         inverse = secants if root is None else Scaled(secants, root)
-        return Solution(point(x), *seen, inverse)
+        return Solution(point(x), start_norm, start_value, inverse)
 
 
 def _root(problem: InnerProblem, like: Params) -> Vector | None:

@@ -54,4 +54,5 @@ class Optax(eqx.Module):
 
         start = (theta, self.optimizer.init(theta))
         (phi, _), seen = jax.lax.scan(step, start, length=self.steps)
-        return Solution(phi, *jax.tree.map(lambda each: each[0], seen))
+        start_norm, start_value = jax.tree.map(lambda each: each[0], seen)
+        return Solution(phi, start_norm, start_value)
