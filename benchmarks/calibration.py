@@ -381,7 +381,7 @@ def study(name, tasks, precision):
             if not (residual < 1e-8 and smallest > 0):
                 continue
             difference = jax.tree.map(np.subtract, jax.tree.map(np.float64, gradient), wanted)
-            error = trees.largest_share(*jax.tree.map(jnp.asarray, (difference, gradient)))
+            error = trees.mean_share(*jax.tree.map(jnp.asarray, (difference, gradient)))
             rows.append(
                 {
                     "kind": name,

@@ -179,14 +179,30 @@ def largest_share(a: Params, of: Params) -> Float[Array, ""]:
     Returns:
         The share; zero where both are zero.
     """
+    return functools.reduce(jnp.maximum, _shares(a, of))
+
+
+def mean_share(a: Params, of: Params) -> Float[Array, ""]:
+    """‖a‖ / ‖of‖ of all leaves, each in its own unit: their root mean square.
+
+    Args:
+        a: a vector.
+        of: another one of its structure.
+
+    Returns:
+        The share; a leaf counts as in :func:`largest_share`.
+    """
+    return norm(_shares(a, of)) / len(jax.tree.leaves(of)) ** 0.5
+
+
+def _shares(a: Params, of: Params) -> list[Float[Array, ""]]:
     floor = 100 * norm(of)
 
     def share(x, y):
         least = floor * float(jnp.finfo(y.dtype).eps)
         return safe_divide(norm(x), jnp.maximum(norm(y), least))
 
-    shares = jax.tree.leaves(jax.tree.map(share, a, of))
-    return functools.reduce(jnp.maximum, shares)
+    return jax.tree.leaves(jax.tree.map(share, a, of))
 
 
 def zeros_like(a: Params) -> Params:

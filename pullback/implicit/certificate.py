@@ -97,6 +97,9 @@ class Certify(eqx.Module):
 class Errors(Record):
     """The estimated relative error of a meta-gradient, by source.
 
+    It is that of each leaf by itself, and of these the root mean square: so neither the size of a
+    leaf nor its unit matters.
+
     Args:
         inner: from an inner solution that is only nearly stationary.
         linear: from a linear system that is only nearly solved.
@@ -117,7 +120,7 @@ def estimate(
     approximate_inverse: Operator | None = None,
     damping: float = 0.0,
 ) -> Errors:
-    """Estimate the relative error ‖ĝ − g‖ / ‖ĝ‖ of an implicit meta-gradient, by source.
+    """Estimate the relative error of an implicit meta-gradient, by source.
 
     Args:
         certify: the settings.
@@ -139,7 +142,7 @@ def estimate(
     correct, bound = _inverses(certify, point, solution, approximate_inverse, damping)
 
     def error(remainder: Params) -> Float[Array, ""]:
-        return trees.largest_share(point.problem.pull(bound(remainder)), gradient)
+        return trees.mean_share(point.problem.pull(bound(remainder)), gradient)
 
     residual = point.problem.add_pull(point.loss_gradient, point.phi)
     correction = correct(residual)
