@@ -39,6 +39,7 @@ from pullback.runs.fields import (
     FROM_ZERO,
     NAMES,
     POSITIVE,
+    SEED,
     SHARE,
     WHOLE_SHARE,
     WIDTHS,
@@ -246,7 +247,7 @@ class DataConfig:
         applies=FROM_CLASSES,
     )
     split_seed: int | None = setting(
-        whole(0), 0, "Seed of that deal, drawn once for a run.", applies=FROM_CLASSES
+        SEED, 0, "Seed of that deal, drawn once for a run.", applies=FROM_CLASSES
     )
     validation_classes: int | None = setting(
         whole(1), 100, "Classes to choose the best checkpoint by.", applies=FROM_CLASSES
@@ -403,7 +404,7 @@ class TrainingConfig:
     clip_norm: float = setting(
         POSITIVE, 3.0, "Scale a meta-gradient down to this norm where it is larger."
     )
-    seed: int = setting(whole(0), 0, "Seed of the initialisation, the episodes and the solvers.")
+    seed: int = setting(SEED, 0, "Seed of the initialisation, the episodes and the solvers.")
     validate_every: int = setting(whole(1), 100, "Meta-steps between validations.")
     validation_tasks: int = setting(whole(2), 200, "Tasks of a validation.")
     on_bad_verdict: str = setting(

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pullback.core.errors import InputError
+from pullback.core.errors import InputError, check_seed
 from pullback.core.scores import Score
 from pullback.meta import parallel
 from pullback.registries import INNER_LOOPS
@@ -99,6 +99,7 @@ def compare(
         NumericalError: if a training fails.
         StorageError: if the disk refuses a write.
     """
+    check_seed(seed)
     out = Path(out)
     _check_folder(out)
     data = build.load_data(next(iter(planned.values())))
