@@ -461,6 +461,9 @@ SETTINGS: dict[str, dict[str, Setting]] = {
 SECTION_OF = {name: section for section, settings in SETTINGS.items() for name in settings}
 """The section of each setting; no name occurs in two."""
 
+ADDED = ("model",)
+"""Settings that runs of the first version do not name."""
+
 FORMER = {
     described.former: name
     for settings in SETTINGS.values()
@@ -665,21 +668,40 @@ def read_toml(path: Path | str) -> Given:
     """
     path = Path(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(f"The configuration {str(path)!r} cannot be read: {why}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"The configuration {str(path)!r} is nested too deeply") from None
+    # Besides its own errors, tomllib passes on those of Python's numbers.
+    except ValueError as error:
         raise InputError(f"The configuration {str(path)!r} is no TOML: {error}") from None
 
 
 def from_toml(path: Path | str) -> RunConfig:
-    """The configuration in a TOML file, completed with defaults.
+    """The configuration that a run wrote, in which no setting is left to a default.
 
     Raises:
-        InputError: as :func:`read_toml` and :func:`resolve` do.
+        InputError: as :func:`read_toml` and :func:`resolve` do, and if a setting is missing, as
+            in a file that was cut short.
     """
-    return resolve(read_toml(path))
+    given = read_toml(path)
+    config = resolve(given)
+    written = merge(given)
+    missing = [
+        f"{name} in [{section}]"
+        for section, settings in config.to_dict().items()
+        for name in settings
+        if name not in written.get(section, {}) and name not in ADDED
+    ]
+    if missing:
+        raise InputError(
+            f"{len(missing)} settings are missing, the first is {missing[0]}",
+            allowed="the file as pullback train wrote it, with every setting of the run",
+            remedy="Perhaps it was cut short; put a whole copy in its place",
+        )
+    return config
 
 
 def merge(*layers: Given) -> dict[str, dict[str, Any]]:

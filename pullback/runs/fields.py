@@ -137,6 +137,12 @@ def text(value: Any) -> str:
     return value
 
 
+def _path(value: Any) -> str:
+    if "\0" in text(value):
+        raise ValueError
+    return value
+
+
 def _flag(value: Any) -> bool:
     if not isinstance(value, bool):
         raise ValueError
@@ -173,7 +179,7 @@ WIDTHS = Kind(
     written="whole numbers with commas, as in 40,40",
 )
 NAMES = Kind("a list of names", _names, parse=_parts, written="names with commas")
-FOLDER = Kind("a folder, or empty", text)
+FOLDER = Kind("a folder, or empty", _path)
 
 
 def one_of(what: str, names: Iterable[str]) -> Kind:

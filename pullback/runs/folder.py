@@ -19,6 +19,8 @@ from pullback.core.scores import Score
 from pullback.registries import DATASETS
 from pullback.runs import config as configs
 from pullback.runs.config import RunConfig
+from pullback.runs.fields import read
+from pullback.runs.records import TEXT, check_line, parse_json, read_file
 from pullback.tasks import ClassSplit, gives_classes
 from pullback.tasks.datasets import DataSummary
 
@@ -162,23 +164,21 @@ class Run:
             InputError: if a line that is not the last is broken.
         """
         path = self.folder / METRICS
-        if not path.is_file():
+        if not path.exists():
             return []
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = read_file(path, errors="replace").split("\n")
         records = []
         for number, line in enumerate(lines, start=1):
             if not line:
                 continue
             try:
-                record = json.loads(line)
-                if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-                    raise ValueError
-            except ValueError:
+                record = check_line(parse_json(line), kind)
+            except ValueError as error:
                 # Only the last line can have been cut, and then no line break follows it.
                 if number == len(lines):
                     break
                 raise InputError(
-                    f"Line {number} of {str(path)!r} is broken",
+                    f"Line {number} of {str(path)!r} is broken: {error}",
                     remedy="Remove that line, or start a new run",
                 ) from None
             records.append(record)
@@ -229,7 +229,10 @@ class Run:
             InputError: if the file is broken.
         """
         path = self.folder / VERSIONS
-        return read_json(path) if path.is_file() else {}
+        stored = read_json(path) if path.exists() else {}
+        for name, value in stored.items():
+            read(TEXT, f"{name} in {str(path)!r}", value)
+        return stored
 
 
 def versions() -> dict[str, str]:
@@ -339,11 +342,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if the file is missing or holds anything else.
     """
+    written = read_file(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"The file {str(path)!r} is missing") from None
-    except (OSError, ValueError) as error:
+        record = parse_json(written)
+    except ValueError as error:
         raise InputError(f"The file {str(path)!r} is broken: {error}") from None
     if not isinstance(record, dict):
         raise InputError(f"The file {str(path)!r} is broken: it holds no JSON object")
