@@ -74,6 +74,16 @@ def flagged(run: Run) -> dict[str, int]:
     return counts
 
 
+def flagged_lines(run: Run) -> list[str]:
+    """The same in sentences; none where every meta-gradient is to be trusted."""
+    steps = sum(line["count"] for line in run.metrics("step"))
+    tasks = steps * run.config.training.tasks_per_step
+    return [
+        f"Doubtful: {count} of {tasks} training tasks: {text}."
+        for text, count in flagged(run).items()
+    ]
+
+
 def _learned_strength(run: Run, form: str) -> dict[str, Any]:
     """The learned Λ of the checkpoint that is evaluated by default."""
 

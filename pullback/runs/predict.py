@@ -57,6 +57,7 @@ def adapt_to_folders(
         NumericalError: if adaptation left the finite numbers.
     """
     check_seed(seed)
+    run.check_trained()
     summary = build.summary_of(run)
     ways = run.config.data.ways
     if run.split is None or ways is None or not summary.images:

@@ -13,9 +13,7 @@ STEP = whole(0, MOST)
 FINITE = number("finite numbers", lambda x: True)
 TEXT = Kind("a text", text)
 NAME = Kind("a text or null", lambda value: None if value is None else text(value))
-SIZE = Kind(
-    "whole numbers or null", lambda value: None if value is None else whole(0).read(value)
-)
+SIZE = Kind("whole numbers or null", lambda value: None if value is None else whole(0).read(value))
 
 
 def _codes(value: Any) -> dict[str, int]:

@@ -16,7 +16,7 @@ from pullback.runs import build, checkpoint
 from pullback.runs.build import Experiment
 from pullback.runs.config import SETTINGS, RunConfig
 from pullback.runs.fields import read, whole
-from pullback.runs.folder import Run
+from pullback.runs.folder import Run, check_writable
 from pullback.tasks import ClassSet, TaskDistribution
 
 PARTS = ("test", "validation", "train", "unseen")
@@ -76,6 +76,8 @@ def evaluate_run(
         InputError: for parts, checkpoints or data that do not exist or fit.
         StorageError: if the disk refuses the result.
     """
+    run.check_trained()
+    check_writable(run.folder, remedy="Look at its permissions, or copy the run elsewhere")
     check_part(run, part, allow_training_classes)
     read(whole(2), "tasks", tasks)
     check_seed(seed)

@@ -141,8 +141,7 @@ def compare(
 
 
 def _check_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{str(out)!r} is a file", remedy="Give another folder with --out")
+    folder.check_writable(out)
     if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
         raise InputError(
             f"The folder {str(out)!r} is not empty, and holds no comparison",
@@ -185,6 +184,9 @@ def _train(
             say=lambda text: observer.say(f"{name}: {text}"),
         )
         run = Run.create(folder, built[name].config, built[name].split, built[name].summary)
+    elif not run.begun:
+        run = Run(folder, built[name].config, built[name].split, built[name].summary)
+        run.write()
     steps = run.config.training.steps
     if resume and checkpoint.steps(run.checkpoints)[-1] == steps:
         observer.say(f"{name}: trained already.")
