@@ -15,7 +15,6 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
-from rich.table import Column
 from rich.text import Text
 
 PATIENCE = 2.0
@@ -51,18 +50,17 @@ def _bar(console: Console, done: int, steps: int) -> Iterator[Callable[[int, Met
         TextColumn("{task.description}"),
         BarColumn(bar_width=12),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[metrics]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
-        # Where the terminal is too narrow for all, these are cut.
-        TextColumn(
-            "{task.fields[metrics]}",
-            table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1),
-        ),
     )
+    # Where the terminal is too narrow for all, the metrics are cut, and not the time left.
+    others = len(f"compiling {12 * '━'} {steps}/{steps} 0:00:00 ")
+    room = max(0, console.width - others)
     # The speed is that of the steps since the first block, which compiles.
-    with Progress(*columns, console=console, speed_estimate_period=600.0, expand=True) as bar:
+    with Progress(*columns, console=console, speed_estimate_period=600.0) as bar:
         task = bar.add_task("compiling", total=steps, completed=done, metrics="")
         yield lambda done, metrics: bar.update(
-            task, description="training", completed=done, metrics=_text(metrics)
+            task, description="training", completed=done, metrics=_text(metrics)[:room]
         )
 
 

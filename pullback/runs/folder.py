@@ -332,7 +332,8 @@ def check_writable(folder: Path | str, remedy: str = "Give another folder with -
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(
-            f"The folder {shorten(str(folder), 200)} cannot be written to: {why}",
+            f"The folder {shorten(str(folder), 200)} could not be written to ({why}); nothing was "
+            "started",
             allowed="a folder that exists and may be written to, or one that can be made",
             remedy=remedy,
         ) from None
