@@ -14,13 +14,13 @@ def main(argv: list[str] | None = None) -> None:
             computation or a disk that failed, 3 where another process of the same training was
             lost, 130 after Ctrl-C.
     """
-    from pullback.cli.surroundings import ending_at_once
+    from pullback.cli.surroundings import end_at_once_when_interrupted
 
     # Before anything else is imported, which takes a part of a second.
-    with ending_at_once():
-        from pullback.cli.program import run
+    end_at_once_when_interrupted()
+    from pullback.cli.program import run
 
-        run(argv)
+    run(argv)
 
 
 def __getattr__(name: str) -> Any:

@@ -8,38 +8,27 @@ import io
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 
-@contextlib.contextmanager
-def ending_at_once() -> Iterator[None]:
-    """Ctrl-C ends the process without a traceback, even in the middle of an import.
+def end_at_once_when_interrupted() -> None:
+    """Let Ctrl-C end the process without a traceback, even in the middle of an import.
 
     A command that has something to save takes the signal over while it does.
     """
     # A process in the background may have been told to ignore it.
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        with contextlib.suppress(ValueError):  # Only the main thread may set handlers.
+            signal.signal(signal.SIGINT, _leave)
 
-    def leave(number: int, frame: Any) -> None:
-        if sys.stderr is not None and sys.stderr.isatty():
-            # A progress bar hides the cursor.
-            os.write(2, b"\x1b[?25h\n")
-        os._exit(128 + number)
 
-    try:
-        signal.signal(signal.SIGINT, leave)
-    except ValueError:  # Only the main thread may set handlers.
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+def _leave(number: int, frame: Any) -> None:
+    if sys.stderr is not None and sys.stderr.isatty():
+        # A progress bar hides the cursor.
+        os.write(2, b"\x1b[?25h\n")
+    os._exit(128 + number)
 
 
 def print_anywhere() -> None:
@@ -54,17 +43,32 @@ def print_anywhere() -> None:
 
 @contextlib.contextmanager
 def at_home() -> Iterator[None]:
-    """Where the user has no home folder, as in some containers, a temporary one."""
-    # Without one, Python leaves the ~ where it is.
-    if os.path.expanduser("~") != "~" or os.name == "nt":  # noqa: PTH111
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="pullback-home-") as folder:
-        os.environ["HOME"] = folder
+    """Where the user has no home folder or no name, as in some containers, one for the time being.
+
+    Without them, libraries fail that only want to know where to keep something.
+    """
+    import getpass
+    import tempfile
+
+    with contextlib.ExitStack() as stack:
         try:
-            yield
-        finally:
-            del os.environ["HOME"]
+            getpass.getuser()
+        except (KeyError, OSError, ImportError):
+            stack.enter_context(_environment("LOGNAME", str(getattr(os, "getuid", int)())))
+        # Python leaves the ~ where it is.
+        if os.name != "nt" and os.path.expanduser("~") == "~":  # noqa: PTH111
+            folder = tempfile.TemporaryDirectory(prefix="pullback-home-")
+            stack.enter_context(_environment("HOME", stack.enter_context(folder)))
+        yield
+
+
+@contextlib.contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def keep_logs_away() -> None:

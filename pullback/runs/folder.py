@@ -303,9 +303,16 @@ def check_free(
         InputError: if the folder holds something, is a file, or cannot be made or written to.
     """
     folder = Path(folder)
-    check_writable(folder)
-    if folder.is_dir() and any(folder.iterdir()):
+    if holds_something(folder):
         raise InputError(f"The folder {str(folder)!r} is not empty", remedy=remedy)
+    check_writable(folder)
+
+
+def holds_something(folder: Path) -> bool:
+    """Whether a folder is there, and is not empty."""
+    with contextlib.suppress(OSError):
+        return folder.is_dir() and any(folder.iterdir())
+    return False
 
 
 def check_writable(folder: Path | str, remedy: str = "Give another folder with --out") -> None:

@@ -141,12 +141,12 @@ def compare(
 
 
 def _check_folder(out: Path) -> None:
-    folder.check_writable(out)
-    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+    if folder.holds_something(out) and not (out / MARK).is_file():
         raise InputError(
             f"The folder {str(out)!r} is not empty, and holds no comparison",
             remedy="Give another one with --out",
         )
+    folder.check_writable(out)
 
 
 def _check_same(name: str, there: RunConfig, asked: RunConfig, *, ignore_steps: bool) -> None:
