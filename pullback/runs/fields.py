@@ -20,7 +20,8 @@ class Kind:
 
     Args:
         allowed: the same in words.
-        read: gives the value in its own type; raises ValueError for any other.
+        read: gives the value in its own type; raises ValueError for any other, perhaps with
+            words that say better what is allowed.
         option: the type of the command line's option.
         parse: the value of an option's text, where the option's type is not the setting's own.
         written: how that text is written, in words.
@@ -106,8 +107,10 @@ def whole(least: int, most: int = MOST) -> Kind:
     """Whole numbers from one to another."""
 
     def read(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError
+        if value > most:
+            raise ValueError(f"whole numbers from {least} to {most}")
         return value
 
     return Kind(f"whole numbers from {least}" + f" to {most}" * (most != MOST), read, int)
@@ -219,8 +222,9 @@ def read(kind: Kind, name: str, value: Any) -> Any:
         return kind.read(value)
     except InputError:
         raise
-    except ValueError:
-        raise InputError(f"{name} is {shorten(value)}", allowed=kind.allowed) from None
+    except ValueError as error:
+        allowed = str(error) or kind.allowed
+        raise InputError(f"{name} is {shorten(value)}", allowed=allowed) from None
 
 
 def parse(kind: Kind, name: str, given: Any) -> Any:

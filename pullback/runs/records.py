@@ -19,7 +19,9 @@ SIZE = Kind("whole numbers or null", lambda value: None if value is None else wh
 def _codes(value: Any) -> dict[str, int]:
     if not isinstance(value, Mapping) or not all(key.isdecimal() for key in value):
         raise ValueError
-    return {key: COUNT.read(count) for key, count in value.items()}
+    if not all(isinstance(count, int) and count >= 0 for count in value.values()):
+        raise ValueError
+    return dict(value)
 
 
 CODES = Kind("numbers of tasks by the number of a verdict", _codes)

@@ -79,7 +79,11 @@ DOCUMENTS = {
     "config of digits": ("config.toml", f"[data]\nways = {LONG}", ["is no TOML"]),
     "config nested": ("config.toml", f"a = {DEEP}", ["nested too deeply"]),
     "config in UTF-16": ("config.toml", "[data]".encode("utf-16"), ["is no TOML"]),
-    "config with a wrong folder": ("config.toml", '[data]\ndata_dir = "a\\u0000"', ["data_dir in [data] is"]),
+    "config with a wrong folder": (
+        "config.toml",
+        '[data]\ndata_dir = "a\\u0000"',
+        ["data_dir in [data] is"],
+    ),
 }
 
 

@@ -90,7 +90,10 @@ main(["info", "algorithms"])
 @POSIX
 def test_ctrl_c_while_importing_ends_it_without_a_word():
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_IMPORT], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", SLOW_IMPORT],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "importing\n"
