@@ -153,7 +153,7 @@ def test_a_model_is_refused_by_the_memory_there_is(monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda: 4 * copies * parameters)
     build.assemble(config)
     monkeypatch.setattr(memory, "available_bytes", lambda: 4 * copies * parameters - 1)
-    with pytest.raises(InputError, match="3,001 parameters, of which 4 copies .* 48 kB"):
+    with pytest.raises(InputError, match=r"3,001 parameters, of which 4 copies .* 48 kB"):
         build.assemble(config)
     # Training holds more of them.
     monkeypatch.setattr(memory, "available_bytes", lambda: 4 * (copies + 1) * parameters)
@@ -194,5 +194,5 @@ def test_another_precision_is_refused_with_both_and_a_remedy(sinusoid_run, copie
         state = build.reopen(Run.open(run)).fresh_state()
         checkpoint.save(run / "wide", state, seed=0)
         cli("info", run)
-    with pytest.raises(InputError, match="holds float64 .* computes in float32.*X64=1"):
+    with pytest.raises(InputError, match=r"holds float64 .* computes in float32.*X64=1"):
         checkpoint.restore(run / "wide", build.reopen(Run.open(run)).fresh_state())

@@ -1,8 +1,10 @@
 """By which names the lab may be called: against pages that point their own name to it."""
 
+import asyncio
+import http.client
+import threading
+
 import pytest
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
-from tornado.websocket import websocket_connect
 
 from pullback.lab import server
 
@@ -11,42 +13,51 @@ PATHS = ("/", "/ws", "/static/js/bokeh.min.js", "/autoload.js", "/metadata", "/n
 
 @pytest.fixture(scope="module")
 def lab():
-    started = server.start(port=0, rooms=[], allow_hosts=["box.example"])
-    started.start()
-    yield started
-    started.stop()
+    """A lab without rooms, in a thread of its own: a browser's tests have a loop in this one."""
+    ready, started = threading.Event(), []
+
+    def answer():
+        asyncio.set_event_loop(asyncio.new_event_loop())
+        started.append(server.start(port=0, rooms=[], allow_hosts=["box.example"]))
+        started[0].start()
+        started[0].io_loop.add_callback(ready.set)
+        started[0].io_loop.start()
+        started[0].stop()
+        started[0].io_loop.close(all_fds=True)
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    assert ready.wait(30)
+    yield started[0]
+    started[0].io_loop.add_callback(started[0].io_loop.stop)
+    thread.join(30)
 
 
-def get(lab, path, host):
-    async def fetch():
-        request = HTTPRequest(f"http://127.0.0.1:{lab.port}{path}", headers={"Host": host})
-        return await AsyncHTTPClient().fetch(request, raise_error=False)
-
-    return lab.io_loop.run_sync(fetch, timeout=20)
+def get(lab, path, host, **headers):
+    """The status and the beginning of what is answered."""
+    connection = http.client.HTTPConnection("127.0.0.1", lab.port, timeout=20)
+    try:
+        connection.request("GET", path, headers={"Host": host} | headers)
+        answer = connection.getresponse()
+        return answer.status, b"" if answer.status == 101 else answer.read(200)
+    finally:
+        connection.close()
 
 
 def opens(lab, host, origin):
     """Whether a websocket is opened, as a page would that calls the lab by a name."""
-    headers = {"Host": host} | ({"Origin": origin} if origin else {})
-
-    async def connect():
-        url = f"ws://127.0.0.1:{lab.port}/ws"
-        try:
-            socket = await websocket_connect(HTTPRequest(url, headers=headers))
-        except HTTPClientError as error:
-            assert error.code == 403
-            return False
-        socket.close()
-        return True
-
-    return lab.io_loop.run_sync(connect, timeout=20)
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    headers |= {"Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA=="}
+    status, _ = get(lab, "/ws", host, **headers, **({"Origin": origin} if origin else {}))
+    assert status in (101, 403)
+    return status == 101
 
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_page_that_points_its_own_name_here_reads_nothing(path, lab):
-    found = get(lab, path, f"evil.example:{lab.port}")
-    assert found.code == 403
-    assert b"--allow-host" in found.body
+    status, said = get(lab, path, f"evil.example:{lab.port}")
+    assert status == 403
+    assert b"--allow-host" in said
 
 
 STRANGERS = [
@@ -60,12 +71,12 @@ OWN = ["localhost", "LOCALHOST:5010", "127.0.0.1", "127.0.0.1:80", "[::1]:5010",
 def test_other_names_are_refused(host, lab):
     assert not server._Stranger("127.0.0.1", ["box.example"]).is_own([host])
     # Tornado itself refuses what is no name at all.
-    assert get(lab, "/static/js/bokeh.min.js", host).code in (400, 403)
+    assert get(lab, "/static/js/bokeh.min.js", host)[0] in (400, 403)
 
 
 @pytest.mark.parametrize("host", OWN)
 def test_its_own_names_and_those_allowed_are_answered(host, lab):
-    assert get(lab, "/static/js/bokeh.min.js", host).code == 200
+    assert get(lab, "/static/js/bokeh.min.js", host)[0] == 200
 
 
 def test_two_names_at_once_are_refused():
