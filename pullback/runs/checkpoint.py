@@ -106,6 +106,7 @@ def restore(folder: Path, like: State, which: str | int = "last", score: Score =
                 f"The checkpoint of step {step} in {str(folder)!r} is of another model",
                 remedy="Give the run's own configuration",
             )
+        _check_precision(step, folder, stored, wanted)
     except InputError:
         raise
     # Orbax and TensorStore report a damaged file by many kinds of exception.
@@ -118,6 +119,22 @@ def restore(folder: Path, like: State, which: str | int = "last", score: Score =
         ) from error
     flat = [jnp.asarray(stored[_key(path)], leaf.dtype) for path, leaf in leaves]
     return jax.tree.unflatten(jax.tree.structure(like), flat)
+
+
+def _check_precision(step: int, folder: Path, stored: Any, wanted: Any) -> None:
+    """Numbers of another precision are not rounded to this process's without a word."""
+    for name, leaf in wanted.items():
+        there, here = np.asarray(stored[name]).dtype, np.dtype(leaf.dtype)
+        if there != here:
+            wide = there.itemsize > here.itemsize
+            raise InputError(
+                f"The checkpoint of step {step} in {str(folder)!r} holds {there} numbers, and this "
+                f"process computes in {here}",
+                remedy="Set the environment variable JAX_ENABLE_X64=1, as when it was trained"
+                if wide
+                else "Train and use a run in one precision: leave JAX_ENABLE_X64 out, or set it "
+                "to 0",
+            )
 
 
 def steps(folder: Path) -> list[int]:

@@ -34,6 +34,10 @@ def test_one_table_with_all_algorithms_and_the_untrained_one(compared):
     for name in NAMES:
         assert name in shown.stdout
         assert f"| {name} | 2 steps of nesterov, λ = 2 |" in table
+    # Which checkpoint each was scored with; the untrained one is at step 0.
+    assert "| checkpoint |" in table and "checkpoint" in shown.stdout
+    for row in record["rows"]:
+        assert f"| step {row['best_step']} | {row['steps']} |" in table
     for picture in ("compare.png", "adaptation.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
 

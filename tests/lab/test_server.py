@@ -47,10 +47,6 @@ def test_run_that_is_no_folder_fails_at_once(tmp_path):
     assert "is no folder" in " ".join(result.output.split())
 
 
-def test_only_its_own_pages_may_talk_to_it():
-    assert server._origins("127.0.0.1", 5010) == ["127.0.0.1:5010", "localhost:5010"]
-
-
 def test_interrupt_ends_it_quietly_while_a_page_is_open(browser, home):
     lab = Lab("--port", "0", home=home)
     try:
