@@ -81,7 +81,7 @@ class Certify(eqx.Module):
         every: int | None = None,
         inverse_steps: int = 5,
         share: float = 1.0,
-        reach: float = 0.2,
+        reach: float = 0.5,
     ):
         if not tolerance > 0:
             raise InputError(f"Certify(tolerance={tolerance!r})", allowed="numbers above 0")

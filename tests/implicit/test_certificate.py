@@ -189,7 +189,7 @@ def curved(params, batch):
 )
 def test_what_is_wrong_with_the_curvature_outranks_any_estimate(curvature, wanted):
     task = Task((jnp.full(3, curvature), jnp.ones(3)), (jnp.ones(3), jnp.ones(3)))
-    meta_gradient = imaml(curved, strength=1.0, solver=GradientDescent(3, 0.1)).meta_gradient
+    meta_gradient = imaml(curved, strength=1.0, solver=GradientDescent(12, 0.2)).meta_gradient
     info = jax.jit(meta_gradient)(jnp.ones(3), task, jax.random.key(0))[2]
     assert results.label(info.code) == wanted
 
