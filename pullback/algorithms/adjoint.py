@@ -12,6 +12,7 @@ from pullback.algorithms.adaptive_strength import AdaptiveStrength
 from pullback.algorithms.base import Info, Report, report
 from pullback.core.errors import InputError
 from pullback.core.problem import InnerProblem, Loss
+from pullback.core.results import UNKNOWN
 from pullback.core.trees import Params
 from pullback.implicit.certificate import Certify, Errors, estimate, verdict
 from pullback.linear import LinearSolver
@@ -128,7 +129,7 @@ class Implicit(eqx.Module):
         residual = point.residual()
         code = implicit.result_code(phi, value, residual, solve)
         certify = self.certify
-        unknown = jnp.full_like(residual, jnp.nan)
+        unknown = jnp.full_like(residual, UNKNOWN)
 
         def judge():
             assert certify is not None

@@ -11,7 +11,7 @@ from pullback import implicit
 from pullback.core import trees
 from pullback.core.display import VerdictRecord
 from pullback.core.problem import InnerProblem, check_params
-from pullback.core.results import Verdict
+from pullback.core.results import UNKNOWN, Verdict
 from pullback.core.trees import Params
 from pullback.solvers.base import BlackBox, InnerSolver, Solution, run
 from pullback.tasks.base import Task
@@ -38,8 +38,10 @@ class Report(VerdictRecord):
 class Info(VerdictRecord):
     """What a meta-gradient was computed from, and how far to trust it.
 
-    A number that the algorithm does not compute is NaN: one without a linear solve has no
-    ``linear_residual``, one without a certificate no ``inner_error``.
+    A number that the algorithm does not compute is infinite, the bound that says nothing: one
+    without a linear solve has no ``linear_residual``, one without a certificate no
+    ``inner_error``. ``largest_curvature`` is then −∞, the others ∞. None of them is NaN, so that
+    ``JAX_DEBUG_NANS`` finds only what went wrong.
 
     Args:
         inner_residual: relative stationarity residual of the inner solution, as in ``Report``.
@@ -114,9 +116,9 @@ def report(
 def info_without_solve(inner: Report, value: Float[Array, ""], gradient: Theta) -> Info:
     """The record of an algorithm that solves no linear system."""
     finite = jnp.isfinite(value) & trees.all_finite(gradient)
-    none = jnp.full_like(inner.inner_residual, jnp.nan)
+    none = jnp.full_like(inner.inner_residual, UNKNOWN)
     code = jnp.where(finite, inner.code, Verdict.NOT_FINITE)
     zero = jnp.zeros_like(none)
     inner = jax.lax.stop_gradient(inner)
-    seen = (none, none, zero, none, none)
+    seen = (none, -none, zero, none, none)
     return Info(inner.inner_residual, none, jnp.asarray(0), *seen, code, inner.strength_factor)

@@ -52,7 +52,7 @@ class Certify(eqx.Module):
             θ to φ*; the two are equal at a stationary φ. A longer step is shortened, since the
             loss is not quadratic that far out.
         share: the share of meta-gradients that get an estimate, drawn by their keys. The others
-            have NaN for both errors and a verdict from the residuals and curvatures alone. This
+            have ∞ for both errors and a verdict from the residuals and curvatures alone. This
             saves time where tasks run one after the other, none under ``vmap``.
 
     Raises:

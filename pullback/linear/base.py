@@ -30,9 +30,9 @@ class LinearSolution(VerdictRecord):
         residual: ‖A·u − v‖ / ‖v‖.
         remainder: v − A·u, the vector itself.
         steps: products with A that were used, −1 if unknown.
-        smallest_curvature: an upper bound of A's smallest eigenvalue from the directions tried,
-            or NaN if the solver does not see any.
-        largest_curvature: a lower bound of its largest eigenvalue likewise.
+        smallest_curvature: an upper bound of A's smallest eigenvalue from the directions tried;
+            ∞ if the solver does not see any.
+        largest_curvature: a lower bound of its largest eigenvalue likewise; −∞ if it sees none.
         code: a code of :mod:`pullback.core.results`.
         directions: vectors p_i with p_i·A·p_j = 1 where i = j and 0 elsewhere, stacked leaf by
             leaf, zero rows among them; None from a solver that makes none.

@@ -151,7 +151,8 @@ class CG(eqx.Module):
         value = trees.scale(jnp.where(stuck, jnp.nan, size), x)
         # A is singular to working precision: the recursively updated residual has lost touch
         # with the true one.
-        blown = looked & (jnp.finfo(span.dtype).eps * highest * trees.norm(x) > 1)
+        size_of_a = jnp.where(looked, highest, 0.0)
+        blown = jnp.finfo(span.dtype).eps * size_of_a * trees.norm(x) > 1
         code = jnp.where(blown, Verdict.SOLVE_FAILED, Verdict.OK)
         code = jnp.where(failed, Verdict.NEGATIVE_CURVATURE, code)
         finite = trees.all_finite(value) & trees.all_finite(residual) & jnp.isfinite(product)
@@ -161,8 +162,8 @@ class CG(eqx.Module):
             trees.norm(residual),
             trees.scale(size, residual),
             jnp.asarray(step),
-            jnp.where(looked, lowest, jnp.nan),
-            jnp.where(looked, highest, jnp.nan),
+            lowest,
+            highest,
             code,
             directions,
             curved,

@@ -57,7 +57,7 @@ class Block:
             ``linear_residual`` (means), ``linear_steps`` (mean), ``smallest_curvature`` and
             ``largest_curvature`` (extremes over tasks), ``inner_error`` and ``linear_error``
             (the estimated relative errors of the tasks' meta-gradients, means over the tasks that
-            have them, NaN without any), ``strength_factor`` (mean), ``gradient_norm``, and
+            have them, infinite without any), ``strength_factor`` (mean), ``gradient_norm``, and
             ``flagged`` (tasks with a code other than OK).
         codes: how many tasks of these steps ended with each code.
     """
