@@ -10,7 +10,8 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from pullback import implicit
 from pullback.algorithms.adaptive_strength import AdaptiveStrength
 from pullback.algorithms.base import Info, Report, report
-from pullback.core.errors import InputError
+from pullback.core.checks import check_type, check_value
+from pullback.core.errors import InputError, check_number
 from pullback.core.problem import InnerProblem, Loss
 from pullback.core.results import UNKNOWN
 from pullback.core.trees import Params
@@ -76,8 +77,15 @@ class Implicit(eqx.Module):
                 f"{linear_solver!r} is no linear solver",
                 allowed="an instance of a solver of pullback.linear",
             )
-        if not 0 <= damping < float("inf"):
-            raise InputError(f"imaml(damping={damping!r})", allowed="finite numbers from 0")
+        check_number(
+            "imaml", "finite numbers from 0", lambda x: 0 <= x < float("inf"), damping=damping
+        )
+        if certify is not None:
+            check_type("certify", certify, Certify, "None, or pullback.Certify(...)")
+        if raising is not None:
+            check_type(
+                "raise_strength", raising, AdaptiveStrength, "None, or an AdaptiveStrength(...)"
+            )
 
     def solve(
         self, problem: InnerProblem, key: PRNGKeyArray
@@ -115,6 +123,7 @@ class Implicit(eqx.Module):
         Returns:
             The gradient by θ (Rajeswaran et al. 2019, eq. 7), with its adjoint.
         """
+        check_value(loss, problem.theta, query)
         problem, solution, factor = self.solve(problem, key)
         phi = jax.lax.stop_gradient(solution.phi)
         point = implicit.linearise(problem, phi)

@@ -26,12 +26,12 @@ from pullback.algorithms.adjoint import Implicit
 from pullback.algorithms.base import MetaAlgorithm
 from pullback.algorithms.imaml import DEFAULT, check_given
 from pullback.core import trees
+from pullback.core.checks import check_function, check_params
 from pullback.core.errors import InputError, unknown_name
 from pullback.core.problem import (
     InnerProblem,
     Loss,
     Strength,
-    check_params,
     check_positive_leaves,
     check_strength,
     check_structure,
@@ -250,6 +250,9 @@ def _check_form(form: str, strength: Strength) -> None:
 
 
 def _check_losses(loss: Any, hyper: PyTree[Any], outer_loss: Loss | None) -> Loss:
+    check_function("loss", loss, "params, batch" if hyper is None else "params, batch, hyper")
+    if outer_loss is not None:
+        check_function("outer_loss", outer_loss, "params, batch")
     if hyper is None:
         return loss if outer_loss is None else outer_loss
     if not jax.tree.leaves(hyper):

@@ -4,9 +4,9 @@ import enum
 import math
 
 UNKNOWN = math.inf
-"""In a record, an error, a residual or a least curvature that was not computed: the upper bound that
-says nothing. A greatest curvature, of which a lower bound is known, is then ``-UNKNOWN``. Not NaN,
-which would stop every program under ``JAX_DEBUG_NANS``."""
+"""In a record, an error, a residual or a least curvature that was not computed: the upper bound
+that says nothing. A greatest curvature, of which a lower bound is known, is then ``-UNKNOWN``.
+Not NaN, which would stop every program under ``JAX_DEBUG_NANS``."""
 
 
 class Verdict(enum.IntEnum):

@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from pullback.core import trees
 from pullback.core.display import Record
-from pullback.core.errors import InputError, check_counts
+from pullback.core.errors import InputError, check_counts, check_number
 from pullback.core.problem import Loss, divide_by_strength
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
@@ -73,12 +73,10 @@ class Certify(eqx.Module):
         share: float = 1.0,
         reach: float = 0.2,
     ):
-        if not tolerance > 0:
-            raise InputError(f"Certify(tolerance={tolerance!r})", allowed="numbers above 0")
-        if not 0 < share <= 1:
-            raise InputError(f"Certify(share={share!r})", allowed="numbers above 0, at most 1")
-        if not reach > 0:
-            raise InputError(f"Certify(reach={reach!r})", allowed="numbers above 0")
+        check_number(
+            "Certify", "numbers above 0", lambda x: x > 0, tolerance=tolerance, reach=reach
+        )
+        check_number("Certify", "numbers above 0, at most 1", lambda x: 0 < x <= 1, share=share)
         check_counts("Certify", every=1 if every is None else every, inverse_steps=inverse_steps)
         self.tolerance, self.every, self.inverse_steps = tolerance, every, inverse_steps
         self.share, self.reach = share, reach

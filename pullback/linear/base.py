@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pullback.core import trees
 from pullback.core.display import VerdictRecord
-from pullback.core.errors import InputError, check_counts
+from pullback.core.errors import check_counts, check_number
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
 
@@ -106,8 +106,7 @@ def check_settings(owner: str, rtol: float, **counts: int) -> None:
         InputError: naming the first that is out of range.
     """
     check_counts(owner, **counts)
-    if not 0 <= rtol < 1:
-        raise InputError(f"{owner}(rtol={rtol!r})", allowed="0 ≤ rtol < 1")
+    check_number(owner, "0 ≤ rtol < 1", lambda x: 0 <= x < 1, rtol=rtol)
 
 
 def prepare(

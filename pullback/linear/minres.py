@@ -143,7 +143,7 @@ class MINRES(Unpreconditioned):
 def _ritz(
     alphas: Float[Array, " k"], betas: Float[Array, " k"], step: Int[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The extreme eigenvalues of the first ``step`` rows of the Lanczos matrix, if there are any."""
+    """The extreme eigenvalues of the first ``step`` rows of the Lanczos matrix, if any."""
     index = jnp.arange(alphas.size)
     # Rows that were never filled become eigenvalues of their own, and no extreme ones.
     diagonal = jnp.where(index < step, alphas, alphas[0])

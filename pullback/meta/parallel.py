@@ -141,8 +141,8 @@ def count_devices(devices: int | None) -> int:
     available = min(map(len, _devices()))
     if devices is None:
         return available
-    if not 1 <= devices <= available:
-        raise InputError(f"{devices} devices were asked for", allowed=f"1 to {available}")
+    if not isinstance(devices, int) or isinstance(devices, bool) or not 1 <= devices <= available:
+        raise InputError(f"{devices!r} devices were asked for", allowed=f"1 to {available}")
     return devices
 
 
