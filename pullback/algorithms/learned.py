@@ -12,6 +12,7 @@ what is learned, so both stay positive.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -218,15 +219,13 @@ def _log_of_form(form: str, start: Strength, params: Params, kind: Any) -> Stren
 
     def leaf(strength, parameter):
         shape = parameter.shape if form == "diagonal" else ()
-        exact = jnp.promote_types(parameter.dtype, jnp.float32)
-        return jnp.broadcast_to(jnp.log(jnp.asarray(strength, exact)), shape)
+        return jnp.broadcast_to(jnp.log(jnp.asarray(strength, parameter.dtype)), shape)
 
     return jax.tree.map(leaf, spread_strength(start, params), params)
 
 
 def _common_type(params: Params) -> Any:
-    # A logarithm in half precision is known to a percent only, and small steps would be lost.
-    return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(params)))
+    return functools.reduce(jnp.promote_types, (leaf.dtype for leaf in jax.tree.leaves(params)))
 
 
 def _check_form(form: str, strength: Strength) -> None:

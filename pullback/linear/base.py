@@ -191,7 +191,7 @@ def conclude(
         value,
         residual,
         trees.scale(size, remainder),
-        jnp.asarray(steps) + useless,
+        jnp.asarray(steps) + useless.astype(jnp.asarray(steps).dtype),
         smallest,
         largest,
         jnp.where(finite, code, Verdict.NOT_FINITE),
