@@ -64,7 +64,8 @@ def accuracy(apply: Apply) -> Callable[[Params, Batch], Float[Array, ""]]:
     def metric(params: Params, batch: tuple[Array, Int[Array, " n"]]) -> Float[Array, ""]:
         logits, labels, known = _logits_and_labels("accuracy", apply, params, batch)
         right = jnp.argmax(logits, axis=-1).astype(labels.dtype) == labels
-        return jnp.mean(right.astype(known.dtype) * known)
+        # XLA makes 0 of a product of False and NaN.
+        return jnp.mean(jnp.where(jnp.isnan(known), known, right.astype(known.dtype)))
 
     return metric
 

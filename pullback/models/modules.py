@@ -52,8 +52,12 @@ def functional(
     _check_state(name, module, state)
     _check_keys(name, module, keys)
 
+    leaves, structure = jax.tree.flatten(state)
+
     def apply(params: Params, x: Array) -> Array:
         whole = eqx.combine(params, rest)
+        # Equinox lets each copy of a state be used once.
+        state = jax.tree.unflatten(structure, leaves)
 
         def one(example, key):
             options = {} if key is None else {"key": key}
