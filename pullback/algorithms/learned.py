@@ -249,10 +249,10 @@ def _check_form(form: str, strength: Strength) -> None:
 
 
 def _check_losses(loss: Any, hyper: PyTree[Any], outer_loss: Loss | None) -> Loss:
-    check_function("loss", loss, "params, batch" if hyper is None else "params, batch, hyper")
     if outer_loss is not None:
         check_function("outer_loss", outer_loss, "params, batch")
     if hyper is None:
+        check_function("loss", loss, "params, batch")
         return loss if outer_loss is None else outer_loss
     if not jax.tree.leaves(hyper):
         raise InputError(
@@ -270,4 +270,5 @@ def _check_losses(loss: Any, hyper: PyTree[Any], outer_loss: Loss | None) -> Los
             allowed="outer_loss(params, batch) -> scalar",
             remedy="Give the loss of the query set, which must not depend on hyper",
         )
+    check_function("loss", loss, "params, batch, hyper")
     return outer_loss

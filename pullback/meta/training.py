@@ -24,6 +24,7 @@ from pullback.core.errors import (
     InputError,
     NumericalError,
     check_counts,
+    check_number,
     check_positive,
     unknown_name,
 )
@@ -246,7 +247,7 @@ def train(
     check_key("train", key)
     check_tasks(tasks)
     check_counts("train", steps=steps, tasks_per_step=tasks_per_step, block_ends=block_ends)
-    check_positive("train", block_seconds=block_seconds)
+    check_number("train", "numbers from 0", lambda x: x >= 0, block_seconds=block_seconds)
     if on_bad_verdict not in POLICIES:
         raise unknown_name("policy", on_bad_verdict, POLICIES)
     if optimizer is not None:
