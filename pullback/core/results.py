@@ -28,7 +28,8 @@ _MESSAGES = {
     Verdict.OK: "nothing to report",
     Verdict.NOT_FINITE: (
         "a loss, a gradient or an adapted parameter is NaN or infinite: lower the outer step, "
-        "or look for logarithms and divisions in the loss that can leave their domain"
+        "or look for logarithms and divisions in the loss that can leave their domain, and for "
+        "labels outside 0..classes-1"
     ),
     Verdict.NEGATIVE_CURVATURE: (
         "H + Λ is not positive definite at the adapted parameters, so they are no minimum of the "
