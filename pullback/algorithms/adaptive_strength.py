@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from pullback import implicit
 from pullback.core import trees
-from pullback.core.errors import InputError, check_counts
+from pullback.core.errors import check_counts, check_number
 from pullback.core.problem import InnerProblem, divide_by_strength
 from pullback.linear import CG
 from pullback.solvers import BlackBox, InnerSolver, run
@@ -39,8 +39,7 @@ class AdaptiveStrength(eqx.Module):
     looks: int = eqx.field(static=True)
 
     def __init__(self, margin: float = 0.1, tries: int = 3, looks: int = 5):
-        if not 0 <= margin < 1:
-            raise InputError(f"AdaptiveStrength(margin={margin!r})", allowed="0 ≤ margin < 1")
+        check_number("AdaptiveStrength", "0 ≤ margin < 1", lambda x: 0 <= x < 1, margin=margin)
         check_counts("AdaptiveStrength", tries=tries, looks=looks)
         self.margin, self.tries, self.looks = margin, tries, looks
 

@@ -12,10 +12,11 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from pullback import implicit
 from pullback.algorithms.adaptive_strength import AdaptiveStrength
 from pullback.algorithms.base import Info, Report, report, start_value
+from pullback.core.checks import check_type, check_value
 from pullback.core.derivatives import refuse_derivative
-from pullback.core.errors import InputError
+from pullback.core.errors import InputError, check_number
 from pullback.core.problem import InnerProblem, Loss
-from pullback.core.results import Verdict
+from pullback.core.results import UNKNOWN, Verdict
 from pullback.core.trees import Params
 from pullback.implicit.certificate import Certify, Errors, estimate, verdict
 from pullback.linear import LinearSolver
@@ -79,8 +80,15 @@ class Implicit(eqx.Module):
                 f"{linear_solver!r} is no linear solver",
                 allowed="an instance of a solver of pullback.linear",
             )
-        if not 0 <= damping < float("inf"):
-            raise InputError(f"imaml(damping={damping!r})", allowed="finite numbers from 0")
+        check_number(
+            "imaml", "finite numbers from 0", lambda x: 0 <= x < float("inf"), damping=damping
+        )
+        if certify is not None:
+            check_type("certify", certify, Certify, "None, or pullback.Certify(...)")
+        if raising is not None:
+            check_type(
+                "raise_strength", raising, AdaptiveStrength, "None, or an AdaptiveStrength(...)"
+            )
 
     def solve(
         self, problem: InnerProblem, key: PRNGKeyArray
@@ -140,6 +148,7 @@ class Implicit(eqx.Module):
         Raises:
             InputError: where JAX differentiates it once more.
         """
+        check_value(loss, problem.theta, query)
         problem, query = _refuse((problem, query))
         problem, solution, factor = self.solve(problem, key)
         phi = _refuse(solution.phi)
@@ -156,7 +165,7 @@ class Implicit(eqx.Module):
         start = start_value(problem, solution)
         code = implicit.result_code(point, value, residual, start, solve)
         certify = self.certify
-        unknown = jnp.full_like(residual, jnp.nan)
+        unknown = jnp.full_like(residual, UNKNOWN)
 
         def judge():
             assert certify is not None

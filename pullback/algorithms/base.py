@@ -1,5 +1,6 @@
 """What a meta-learning algorithm is, and what it reports."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,9 +10,11 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from pullback import implicit
 from pullback.core import trees
+from pullback.core.checks import check_key, check_params, check_type, describe
 from pullback.core.display import VerdictRecord
-from pullback.core.problem import InnerProblem, check_params
-from pullback.core.results import Verdict
+from pullback.core.errors import InputError
+from pullback.core.problem import InnerProblem
+from pullback.core.results import UNKNOWN, Verdict
 from pullback.core.trees import Params
 from pullback.solvers.base import BlackBox, InnerSolver, Solution, run
 from pullback.tasks.base import Task
@@ -38,8 +41,10 @@ class Report(VerdictRecord):
 class Info(VerdictRecord):
     """What a meta-gradient was computed from, and how far to trust it.
 
-    A number that the algorithm does not compute is NaN: one without a linear solve has no
-    ``linear_residual``, one without a certificate no ``inner_error``.
+    A number that the algorithm does not compute is infinite, the bound that says nothing: one
+    without a linear solve has no ``linear_residual``, one without a certificate no
+    ``inner_error``. ``largest_curvature`` is then −∞, the others ∞. None of them is NaN, so that
+    ``JAX_DEBUG_NANS`` finds only what went wrong.
 
     Args:
         inner_residual: relative stationarity residual of the inner solution, as in ``Report``.
@@ -69,18 +74,83 @@ class Info(VerdictRecord):
     strength_factor: Float[Array, ""]
 
 
-class MetaAlgorithm(NamedTuple):
+class _Functions(NamedTuple):
+    init: Callable[[Params], Theta]
+    adapt: Callable[[Theta, PyTree[Any], PRNGKeyArray], tuple[Params, Report]]
+    meta_gradient: Callable[[Theta, Task, PRNGKeyArray], tuple[Float[Array, ""], Theta, Info]]
+
+
+class MetaAlgorithm(_Functions):
     """An algorithm as three pure functions on a single task; the trainer does the averaging.
 
     ``init(params) -> theta`` starts what is meta-learned from a model's parameters.
     ``adapt(theta, support, key) -> (phi, report)`` solves a new task.
     ``meta_gradient(theta, task, key) -> (value, gradient, info)`` gives the outer loss and a
     gradient shaped like ``theta``.
+
+    The last two refuse, by an ``InputError``, a ``theta`` that holds anything but float32 and
+    float64 arrays, what is not a single key, and what is no :class:`pullback.tasks.Task` or, in
+    ``adapt``, is one.
     """
 
-    init: Callable[[Params], Theta]
-    adapt: Callable[[Theta, PyTree[Any], PRNGKeyArray], tuple[Params, Report]]
-    meta_gradient: Callable[[Theta, Task, PRNGKeyArray], tuple[Float[Array, ""], Theta, Info]]
+    __slots__ = ()
+
+    def __new__(cls, init, adapt, meta_gradient):
+        """The three functions, the last two behind their checks."""
+        return super().__new__(cls, init, _adapt_door(adapt), _meta_gradient_door(meta_gradient))
+
+
+def _adapt_door(adapt):
+    @functools.wraps(adapt)
+    def checked(theta, support, key):
+        check_key("adapt", key)
+        if isinstance(support, Task):
+            raise InputError(
+                "adapt was given a whole Task",
+                allowed="the examples to adapt to: adapt(theta, support, key)",
+                remedy="Give task.support",
+            )
+        return adapt(check_params(theta), support, key)
+
+    return checked
+
+
+def _meta_gradient_door(meta_gradient):
+    @functools.wraps(meta_gradient)
+    def checked(theta, task, key):
+        check_key("meta_gradient", key)
+        check_task("The task", task)
+        return meta_gradient(check_params(theta), task, key)
+
+    return checked
+
+
+def check_task(what: str, task: Any) -> None:
+    """What stands for a task must be one.
+
+    Raises:
+        InputError: if it is anything else, for instance a pair of batches.
+    """
+    if not isinstance(task, Task):
+        raise InputError(
+            f"{what} is {describe(task)}",
+            allowed="a pullback.Task",
+            remedy="Write pullback.Task(support, query); the order is (theta, task, key)",
+        )
+
+
+def check_algorithm(algorithm: Any) -> None:
+    """What stands for an algorithm must be one.
+
+    Raises:
+        InputError: if it is anything else, for instance a loss.
+    """
+    check_type(
+        "The algorithm",
+        algorithm,
+        MetaAlgorithm,
+        "an algorithm, as from pullback.imaml(loss, strength=...)",
+    )
 
 
 def init_params(params: Params) -> Theta:
@@ -125,9 +195,9 @@ def start_value(problem: InnerProblem, solution: Solution) -> Float[Array, ""]:
 def info_without_solve(inner: Report, value: Float[Array, ""], gradient: Theta) -> Info:
     """The record of an algorithm that solves no linear system."""
     finite = jnp.isfinite(value) & trees.all_finite(gradient)
-    none = jnp.full_like(inner.inner_residual, jnp.nan)
+    none = jnp.full_like(inner.inner_residual, UNKNOWN)
     code = jnp.where(finite, inner.code, Verdict.NOT_FINITE)
     zero = jnp.zeros_like(none)
     inner = jax.lax.stop_gradient(inner)
-    seen = (none, none, zero, none, none)
+    seen = (none, -none, zero, none, none)
     return Info(inner.inner_residual, none, jnp.asarray(0), *seen, code, inner.strength_factor)

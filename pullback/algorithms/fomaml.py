@@ -3,6 +3,7 @@
 import jax
 
 from pullback.algorithms.base import MetaAlgorithm, adapt_with, info_without_solve, init_params
+from pullback.core.checks import check_value
 from pullback.core.problem import Loss, Proximal, Strength
 from pullback.solvers import BlackBox, GradientDescent, InnerSolver
 from pullback.solvers.base import check_solver
@@ -35,6 +36,7 @@ def fomaml(
         return adapt_with(inner.problem(theta, support), solver, key)
 
     def meta_gradient(theta, task, key):
+        check_value(loss, theta, task.query)
         phi, report = adapt(theta, task.support, key)
         value, gradient = jax.value_and_grad(loss)(phi, task.query)
         return value, gradient, info_without_solve(report, value, gradient)

@@ -12,6 +12,7 @@ what is learned, so both stay positive.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,12 +27,12 @@ from pullback.algorithms.adjoint import Implicit
 from pullback.algorithms.base import MetaAlgorithm
 from pullback.algorithms.imaml import DEFAULT, check_given
 from pullback.core import trees
+from pullback.core.checks import check_function, check_params
 from pullback.core.errors import InputError, unknown_name
 from pullback.core.problem import (
     InnerProblem,
     Loss,
     Strength,
-    check_params,
     check_positive_leaves,
     check_strength,
     check_structure,
@@ -218,15 +219,13 @@ def _log_of_form(form: str, start: Strength, params: Params, kind: Any) -> Stren
 
     def leaf(strength, parameter):
         shape = parameter.shape if form == "diagonal" else ()
-        exact = jnp.promote_types(parameter.dtype, jnp.float32)
-        return jnp.broadcast_to(jnp.log(jnp.asarray(strength, exact)), shape)
+        return jnp.broadcast_to(jnp.log(jnp.asarray(strength, parameter.dtype)), shape)
 
     return jax.tree.map(leaf, spread_strength(start, params), params)
 
 
 def _common_type(params: Params) -> Any:
-    # A logarithm in half precision is known to a percent only, and small steps would be lost.
-    return jnp.result_type(jnp.float32, *(leaf.dtype for leaf in jax.tree.leaves(params)))
+    return functools.reduce(jnp.promote_types, (leaf.dtype for leaf in jax.tree.leaves(params)))
 
 
 def _check_form(form: str, strength: Strength) -> None:
@@ -250,7 +249,10 @@ def _check_form(form: str, strength: Strength) -> None:
 
 
 def _check_losses(loss: Any, hyper: PyTree[Any], outer_loss: Loss | None) -> Loss:
+    if outer_loss is not None:
+        check_function("outer_loss", outer_loss, "params, batch")
     if hyper is None:
+        check_function("loss", loss, "params, batch")
         return loss if outer_loss is None else outer_loss
     if not jax.tree.leaves(hyper):
         raise InputError(
@@ -268,4 +270,5 @@ def _check_losses(loss: Any, hyper: PyTree[Any], outer_loss: Loss | None) -> Los
             allowed="outer_loss(params, batch) -> scalar",
             remedy="Give the loss of the query set, which must not depend on hyper",
         )
+    check_function("loss", loss, "params, batch, hyper")
     return outer_loss

@@ -9,6 +9,7 @@ from pullback.algorithms.base import (
     init_params,
     report,
 )
+from pullback.core.checks import check_value
 from pullback.core.errors import InputError
 from pullback.core.problem import Loss, Proximal, Strength
 from pullback.solvers import BlackBox, GradientDescent, InnerSolver, is_differentiable, run
@@ -51,6 +52,8 @@ def maml(
         return adapt_with(inner.problem(theta, support), solver, key)
 
     def meta_gradient(theta, task, key):
+        check_value(loss, theta, task.query)
+
         def outer(theta):
             problem = inner.problem(theta, task.support)
             solution = run(solver, problem, theta, key)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from pullback.algorithms.base import MetaAlgorithm, adapt_with, info_without_solve, init_params
 from pullback.core import trees
+from pullback.core.checks import check_value, describe
 from pullback.core.errors import InputError
 from pullback.core.problem import Loss, Proximal, Strength
 from pullback.solvers import BlackBox, GradientDescent, InnerSolver
@@ -45,6 +46,7 @@ def reptile(
         return adapt_with(inner.problem(theta, support), solver, key)
 
     def meta_gradient(theta, task, key):
+        check_value(loss, theta, task.query)
         batch = _join(task.support, task.query) if fit == "all" else task.support
         phi, report = adapt(theta, batch, key)
         value = loss(phi, task.query)
@@ -55,4 +57,13 @@ def reptile(
 
 
 def _join(support, query):
+    shapes = [jax.tree.map(lambda leaf: jnp.shape(leaf)[1:], batch) for batch in (support, query)]
+    axes = all(jnp.ndim(leaf) for leaf in jax.tree.leaves((support, query)))
+    if not axes or shapes[0] != shapes[1]:
+        raise InputError(
+            f"Reptile joins the support and query sets, which are {describe(support)} and "
+            f"{describe(query)}",
+            allowed="arrays that differ in their first axis only",
+            remedy="Say fit='support' to fit the support set alone",
+        )
     return jax.tree.map(lambda a, b: jnp.concatenate([a, b]), support, query)

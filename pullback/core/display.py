@@ -132,7 +132,9 @@ def _value_text(value: Any, axes: int) -> str:
         return value
     leaves = jax.tree.leaves(value)
     if len(leaves) == 1 and leaves[0] is value and np.ndim(value) <= axes:
-        return range_text(value) if np.ndim(value) else f"{np.asarray(value)[()]:.4g}"
+        if np.ndim(value):
+            return range_text(value)
+        return "unknown" if np.isinf(value) else f"{np.asarray(value)[()]:.4g}"
     count = sum(np.size(leaf) for leaf in leaves)
     return f"{count:,} numbers in {len(leaves)} array{'s' * (len(leaves) != 1)}"
 

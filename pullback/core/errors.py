@@ -1,7 +1,8 @@
 """The errors this package raises: what was given, what is allowed, how to mend it."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 
 class PullbackError(Exception):
@@ -64,8 +65,28 @@ def check_positive(owner: str, **values: float) -> None:
         InputError: naming the first that is not.
     """
     for name, value in values.items():
-        if not 0 < value < float("inf"):
-            raise InputError(f"{owner}({name}={value!r})", allowed=f"finite {name} > 0")
+        check_number(owner, f"finite {name} > 0", lambda x: 0 < x < float("inf"), **{name: value})
+
+
+def check_number(owner: str, allowed: str, holds: Callable[[Any], Any], **values: Any) -> None:
+    """Settings that must be numbers within bounds.
+
+    Args:
+        owner: whose settings they are, for the message.
+        allowed: the bounds in words.
+        holds: whether a number is within them; a NaN must not be.
+        values: the settings, by name.
+
+    Raises:
+        InputError: naming the first that is no number, or out of bounds.
+    """
+    for name, value in values.items():
+        try:
+            good = not isinstance(value, bool) and bool(holds(value))
+        except (TypeError, ValueError):
+            good = False
+        if not good:
+            raise InputError(f"{owner}({name}={value!r})", allowed=allowed)
 
 
 def check_counts(owner: str, **values: int) -> None:

@@ -16,6 +16,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
 from pullback.core import trees
+from pullback.core.checks import check_function, check_value
 from pullback.core.errors import InputError
 from pullback.core.trees import Params
 
@@ -34,12 +35,18 @@ class InnerProblem(eqx.Module):
         support: the batch that ``loss`` is measured on.
         theta: the parameters the proximal term pulls toward, and where solvers start.
         strength: Λ, or None for no proximal term.
+
+    Raises:
+        InputError: if the loss does not give one number for ``theta`` and ``support``.
     """
 
     loss: Loss = eqx.field(static=True)
     support: PyTree[Any]
     theta: Params
     strength: Strength | None = None
+
+    def __check_init__(self):
+        check_value(self.loss, self.theta, self.support)
 
     def value(self, phi: Params) -> Float[Array, ""]:
         """``L(φ, support) + ½‖φ − θ‖²_Λ``."""
@@ -102,7 +109,7 @@ class InnerProblem(eqx.Module):
         """The smallest entry of Λ: how much curvature the proximal term adds at least."""
         if self.strength is None:
             return jnp.zeros(())
-        leaves = jax.tree.leaves(self.strength)
+        leaves = [leaf for leaf in jax.tree.leaves(self.strength) if jnp.size(leaf)]
         return jnp.min(jnp.stack([jnp.min(jnp.asarray(leaf)) for leaf in leaves]))
 
 
@@ -114,13 +121,15 @@ class Proximal(eqx.Module):
         strength: Λ, positive; None leaves the proximal term out.
 
     Raises:
-        InputError: if a value of Λ is not a positive number.
+        InputError: if the loss is no function of two arguments, or a value of Λ is not a
+            positive number.
     """
 
     loss: Loss = eqx.field(static=True)
     strength: Strength | None
 
     def __init__(self, loss: Loss, strength: Strength | None):
+        check_function("loss", loss, "params, batch")
         self.loss = loss
         self.strength = None if strength is None else check_strength(strength)
 
@@ -184,10 +193,9 @@ def check_positive_leaves(values: PyTree[Any], what: str, remedy: str) -> None:
     for path, leaf in trees.leaf_paths(values):
         if isinstance(leaf, Tracer):
             continue
-        try:
-            numbers = np.asarray(leaf, dtype=float)
-        except (TypeError, ValueError):
-            numbers = np.asarray(np.nan)
+        dtype = np.asarray(leaf).dtype
+        real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+        numbers = np.asarray(leaf, dtype=float) if real else np.asarray(np.nan)
         if not (np.all(np.isfinite(numbers)) and np.all(numbers > 0)):
             where = "" if path == "the parameters" else f" at {path}"
             raise InputError(
@@ -217,26 +225,3 @@ def check_structure(strength: Strength, theta: Params) -> None:
                 f"{jnp.shape(parameter)}",
                 allowed="a scalar or the parameter's own shape",
             )
-
-
-def check_params(params: Params) -> Params:
-    """Parameters as JAX arrays, once every leaf is known to be a floating-point array.
-
-    Raises:
-        InputError: naming the first leaf that gradients cannot reach.
-    """
-    leaves = trees.leaf_paths(params)
-    if not leaves:
-        raise InputError(
-            "The parameters hold no arrays", allowed="a pytree of floating-point arrays"
-        )
-    for path, leaf in leaves:
-        dtype = getattr(leaf, "dtype", None)
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            raise InputError(
-                f"The parameter at {path} is {dtype or type(leaf).__name__}",
-                allowed="floating-point arrays",
-                remedy="Keep what is not trained out of the parameters, for instance with "
-                "equinox.partition(model, equinox.is_inexact_array)",
-            )
-    return jax.tree.map(jnp.asarray, params)

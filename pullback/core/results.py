@@ -1,6 +1,12 @@
 """Results of computations inside ``jit``: a number there, a name and a sentence on the host."""
 
 import enum
+import math
+
+UNKNOWN = math.inf
+"""In a record, an error, a residual or a least curvature that was not computed: the upper bound
+that says nothing. A greatest curvature, of which a lower bound is known, is then ``-UNKNOWN``.
+Not NaN, which would stop every program under ``JAX_DEBUG_NANS``."""
 
 
 class Verdict(enum.IntEnum):
@@ -23,7 +29,8 @@ _MESSAGES = {
     Verdict.OK: "nothing to report",
     Verdict.NOT_FINITE: (
         "a loss, a gradient or an adapted parameter is NaN or infinite: lower the outer step, "
-        "or look for logarithms and divisions in the loss that can leave their domain"
+        "or look for logarithms and divisions in the loss that can leave their domain, and for "
+        "labels outside 0..classes-1"
     ),
     Verdict.NEGATIVE_CURVATURE: (
         "H + Λ is not positive definite at the adapted parameters, so they are no minimum of the "

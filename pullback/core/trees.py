@@ -231,7 +231,7 @@ def ravel_wide(a: Params) -> tuple[Float[Array, " n"], Callable[[Float[Array, " 
 
 
 def mean_of_known(values: np.ndarray, axis: int = 0) -> np.ndarray:
-    """The mean of what is not NaN along one axis; NaN where there is nothing else."""
-    known = ~np.isnan(values)
+    """The mean of what is finite along one axis; infinite where there is nothing else."""
+    known = np.isfinite(values)
     total = np.where(known, values, 0.0).sum(axis)
-    return np.where(known.any(axis), total / np.maximum(known.sum(axis), 1), np.nan)
+    return np.where(known.any(axis), total / np.maximum(known.sum(axis), 1), np.inf)

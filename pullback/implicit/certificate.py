@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Int, PyTree
 
 from pullback.core import trees
 from pullback.core.display import Record
-from pullback.core.errors import InputError, check_counts
+from pullback.core.errors import InputError, check_counts, check_number
 from pullback.core.problem import Loss, divide_by_strength
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
@@ -62,7 +62,7 @@ class Certify(eqx.Module):
             θ to φ*; the two are equal at a stationary φ. A longer step is shortened, since the
             loss is not quadratic that far out.
         share: the share of meta-gradients that get an estimate, drawn by their keys. The others
-            have NaN for both errors and a verdict from the residuals and curvatures alone. This
+            have ∞ for both errors and a verdict from the residuals and curvatures alone. This
             saves time where tasks run one after the other, none under ``vmap``.
 
     Raises:
@@ -83,12 +83,10 @@ class Certify(eqx.Module):
         share: float = 1.0,
         reach: float = 0.5,
     ):
-        if not tolerance > 0:
-            raise InputError(f"Certify(tolerance={tolerance!r})", allowed="numbers above 0")
-        if not 0 < share <= 1:
-            raise InputError(f"Certify(share={share!r})", allowed="numbers above 0, at most 1")
-        if not reach > 0:
-            raise InputError(f"Certify(reach={reach!r})", allowed="numbers above 0")
+        check_number(
+            "Certify", "numbers above 0", lambda x: x > 0, tolerance=tolerance, reach=reach
+        )
+        check_number("Certify", "numbers above 0, at most 1", lambda x: 0 < x <= 1, share=share)
         check_counts("Certify", every=1 if every is None else every, inverse_steps=inverse_steps)
         self.tolerance, self.every, self.inverse_steps = tolerance, every, inverse_steps
         self.share, self.reach = share, reach
@@ -222,9 +220,10 @@ def _rounding_error(
 ) -> Float[Array, ""]:
     """What rounding in the products with H may change: (H + Λ)u is known to ε‖H + Λ‖‖u‖."""
     precision = rounding(solution.value)
-    condition = trees.safe_divide(solution.largest_curvature, jnp.abs(solution.smallest_curvature))
-    known = jnp.where(jnp.isnan(condition), 1.0, condition)
-    return jnp.where(trees.norm(gradient) > 0, precision * known, 0.0)
+    largest, smallest = solution.largest_curvature, jnp.abs(solution.smallest_curvature)
+    known = jnp.isfinite(largest) & jnp.isfinite(smallest) & (smallest > 0)
+    condition = jnp.where(known, largest, 1.0) / jnp.where(known, smallest, 1.0)
+    return jnp.where(trees.norm(gradient) > 0, precision * condition, 0.0)
 
 
 def _inverses(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from pullback.core import trees
 from pullback.core.display import VerdictRecord
-from pullback.core.errors import InputError, check_counts
+from pullback.core.errors import check_counts, check_number
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
 
@@ -30,9 +30,9 @@ class LinearSolution(VerdictRecord):
         residual: ‖A·u − v‖ / ‖v‖.
         remainder: v − A·u, the vector itself.
         steps: products with A that were used, −1 if unknown.
-        smallest_curvature: an upper bound of A's smallest eigenvalue from the directions tried,
-            or NaN if the solver does not see any.
-        largest_curvature: a lower bound of its largest eigenvalue likewise.
+        smallest_curvature: an upper bound of A's smallest eigenvalue from the directions tried;
+            ∞ if the solver does not see any.
+        largest_curvature: a lower bound of its largest eigenvalue likewise; −∞ if it sees none.
         code: a code of :mod:`pullback.core.results`.
         directions: vectors p_i with p_i·A·p_j = 1 where i = j and 0 elsewhere, stacked leaf by
             leaf, zero rows among them; None from a solver that makes none.
@@ -106,8 +106,7 @@ def check_settings(owner: str, rtol: float, **counts: int) -> None:
         InputError: naming the first that is out of range.
     """
     check_counts(owner, **counts)
-    if not 0 <= rtol < 1:
-        raise InputError(f"{owner}(rtol={rtol!r})", allowed="0 ≤ rtol < 1")
+    check_number(owner, "0 ≤ rtol < 1", lambda x: 0 <= x < 1, rtol=rtol)
 
 
 def prepare(
@@ -192,7 +191,7 @@ def conclude(
         value,
         residual,
         trees.scale(size, remainder),
-        jnp.asarray(steps) + useless,
+        jnp.asarray(steps) + useless.astype(jnp.asarray(steps).dtype),
         smallest,
         largest,
         jnp.where(finite, code, Verdict.NOT_FINITE),

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pullback.core import trees
-from pullback.core.errors import InputError
+from pullback.core.errors import InputError, check_number
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
 from pullback.linear.base import (
@@ -68,8 +68,9 @@ class CG(eqx.Module):
         if start not in ("zero", "rhs"):
             raise InputError(f"CG(start={start!r})", allowed="'zero', 'rhs'")
         self.steps, self.rtol, self.start = steps, rtol, start
-        if not 0 <= balance < float("inf"):
-            raise InputError(f"CG(balance={balance!r})", allowed="finite numbers from 0")
+        check_number(
+            "CG", "finite numbers from 0", lambda x: 0 <= x < float("inf"), balance=balance
+        )
         self.preconditioned, self.balance, self.enough = preconditioned, balance, 0.0
 
     def balanced(self, inner_residual: Float[Array, ""]) -> "CG":
@@ -151,7 +152,8 @@ class CG(eqx.Module):
         value = trees.scale(jnp.where(stuck, jnp.nan, size), x)
         # A is singular to working precision: the recursively updated residual has lost touch
         # with the true one.
-        lost = jnp.where(looked, jnp.finfo(span.dtype).eps * highest * trees.norm(x), 0.0)
+        size_of_a = jnp.where(looked, highest, 0.0)
+        lost = jnp.finfo(span.dtype).eps * size_of_a * trees.norm(x)
         blown = lost > 1
         code = jnp.where(blown, Verdict.SOLVE_FAILED, Verdict.OK)
         code = jnp.where(failed, Verdict.NEGATIVE_CURVATURE, code)
@@ -163,8 +165,8 @@ class CG(eqx.Module):
             jnp.maximum(trees.norm(residual), lost),
             trees.scale(size, residual),
             jnp.asarray(step),
-            jnp.where(looked, lowest, jnp.nan),
-            jnp.where(looked, highest, jnp.nan),
+            lowest,
+            highest,
             code,
             directions,
             curved,

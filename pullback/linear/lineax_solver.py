@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 
 from pullback.core import trees
 from pullback.core.errors import InputError
-from pullback.core.results import Verdict
+from pullback.core.results import UNKNOWN, Verdict
 from pullback.core.trees import Params
 from pullback.linear.base import (
     LinearSolution,
@@ -94,7 +94,7 @@ def by_residual(
     sound |= trees.norm(remainder) <= max(rtol, eps**0.5)
     # A u of this length comes from a matrix that is singular to rounding.
     sound &= ~(usable & (eps**0.75 * trees.norm(value) > length))
-    unseen = jnp.full_like(size, jnp.nan)
+    unseen = jnp.full_like(size, UNKNOWN)
     steps = products(jnp.asarray(found.stats["num_steps"])) + 1
     return conclude(
         operator,
@@ -106,7 +106,7 @@ def by_residual(
         broken=~sound,
         steps=steps,
         smallest=unseen,
-        largest=unseen,
+        largest=-unseen,
     )
 
 
@@ -149,6 +149,6 @@ class Lineax(Unpreconditioned):
         code = jnp.where(solved, Verdict.OK, Verdict.SOLVE_FAILED)
         finite = trees.all_finite(value) & jnp.isfinite(residual)
         code = jnp.where(finite, code, Verdict.NOT_FINITE)
-        unseen = jnp.full_like(residual, jnp.nan)
+        unseen = jnp.full_like(residual, UNKNOWN)
         steps = jnp.asarray(-1 if steps is None else steps)
-        return LinearSolution(value, residual, remainder, steps, unseen, unseen, code)
+        return LinearSolution(value, residual, remainder, steps, unseen, -unseen, code)

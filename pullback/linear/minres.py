@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from pullback.core import trees
+from pullback.core.results import UNKNOWN
 from pullback.core.trees import Params
 from pullback.linear.base import (
     RTOL,
@@ -142,13 +143,13 @@ class MINRES(Unpreconditioned):
 def _ritz(
     alphas: Float[Array, " k"], betas: Float[Array, " k"], step: Int[Array, ""]
 ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """The extreme eigenvalues of the first ``step`` rows of the Lanczos matrix; NaN for none."""
+    """The extreme eigenvalues of the first ``step`` rows of the Lanczos matrix, if any."""
     index = jnp.arange(alphas.size)
     # Rows that were never filled become eigenvalues of their own, and no extreme ones.
     diagonal = jnp.where(index < step, alphas, alphas[0])
     beside = jnp.where(index < step - 1, betas, 0.0)[:-1]
     values = jnp.linalg.eigvalsh(jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1))
     return (
-        jnp.where(step > 0, values[0], jnp.nan),
-        jnp.where(step > 0, values[-1], jnp.nan),
+        jnp.where(step > 0, values[0], UNKNOWN),
+        jnp.where(step > 0, values[-1], -UNKNOWN),
     )

@@ -7,6 +7,7 @@ from jaxtyping import Array, Float
 
 from pullback.core import trees
 from pullback.core.errors import InputError, check_positive
+from pullback.core.results import UNKNOWN
 from pullback.core.trees import Params
 from pullback.linear.base import (
     RTOL,
@@ -104,8 +105,8 @@ class Neumann(Unpreconditioned):
             guess,
             broken=broken,
             steps=jnp.asarray(step),
-            smallest=jnp.where(looked, lowest, jnp.nan),
-            largest=jnp.where(looked, highest, jnp.nan),
+            smallest=jnp.where(looked, lowest, UNKNOWN),
+            largest=jnp.where(looked, highest, -UNKNOWN),
         )
 
     def _scale(

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
-from pullback.algorithms.base import MetaAlgorithm, Theta
+from pullback.algorithms.base import MetaAlgorithm, Theta, check_algorithm
 from pullback.core import display, results
-from pullback.core.errors import InputError
+from pullback.core.checks import check_function, check_key, check_params, check_value
+from pullback.core.errors import check_counts
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
 from pullback.meta import multihost, parallel
-from pullback.tasks.base import TaskDistribution
+from pullback.tasks.base import TaskDistribution, check_tasks
 
 Metric = Callable[[Params, PyTree[Any]], Float[Array, ""]]
 """``metric(phi, query) -> scalar``."""
@@ -106,10 +107,15 @@ def evaluate(
         The scores, residuals and codes of all tasks.
 
     Raises:
-        InputError: if ``count`` is not positive.
+        InputError: if a number is not positive, or the algorithm, θ, tasks, metric or key are
+            none, or do not go together.
     """
-    if count < 1:
-        raise InputError(f"evaluate(count={count!r})", allowed="whole numbers from 1")
+    check_algorithm(algorithm)
+    check_key("evaluate", key)
+    check_tasks(tasks)
+    check_function("metric", metric, "params, batch")
+    check_counts("evaluate", count=count, block=block)
+    theta = check_params(theta)
     most = parallel.count_devices(devices) * multihost.count()
     # Every block has the same size, so that one program serves all; what exceeds is dropped.
     block = min(block, -(-count // most) * most)
@@ -146,6 +152,7 @@ def _evaluate_block(theta, tasks, key, numbers, *, algorithm, metric, strategy, 
         episode_key, solver_key = jax.random.split(jax.random.fold_in(key, number))
         task = tasks.sample(episode_key)
         phi, report = algorithm.adapt(theta, task.support, solver_key)
+        check_value(metric, phi, task.query, "metric")
         score = metric(phi, task.query)
         code = jnp.where(jnp.isfinite(score), report.code, Verdict.NOT_FINITE)
         return (), (score, report.inner_residual, code)

@@ -141,8 +141,8 @@ def count_devices(devices: int | None) -> int:
     available = min(map(len, _devices()))
     if devices is None:
         return available
-    if not 1 <= devices <= available:
-        raise InputError(f"{devices} devices were asked for", allowed=span(1, available))
+    if not isinstance(devices, int) or isinstance(devices, bool) or not 1 <= devices <= available:
+        raise InputError(f"{devices!r} devices were asked for", allowed=span(1, available))
     return devices
 
 

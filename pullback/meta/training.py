@@ -17,13 +17,21 @@ import optax
 from jaxtyping import Array, Int, PRNGKeyArray, PyTree
 
 from pullback.algorithms import Learned
-from pullback.algorithms.base import MetaAlgorithm, Theta
+from pullback.algorithms.base import MetaAlgorithm, Theta, check_algorithm
 from pullback.core import display, results, trees
-from pullback.core.errors import InputError, NumericalError, unknown_name
+from pullback.core.checks import check_key, check_like, check_type
+from pullback.core.errors import (
+    InputError,
+    NumericalError,
+    check_counts,
+    check_number,
+    check_positive,
+    unknown_name,
+)
 from pullback.core.results import Verdict
 from pullback.meta import autotune, multihost, parallel
 from pullback.registries import POLICIES
-from pullback.tasks.base import TaskDistribution
+from pullback.tasks.base import TaskDistribution, check_tasks
 
 BLOCK = 256
 """The most meta-steps in one dispatch."""
@@ -57,7 +65,7 @@ class Block:
             ``linear_residual`` (means), ``linear_steps`` (mean), ``smallest_curvature`` and
             ``largest_curvature`` (extremes over tasks), ``inner_error`` and ``linear_error``
             (the estimated relative errors of the tasks' meta-gradients, means over the tasks that
-            have them, NaN without any), ``strength_factor`` (mean), ``gradient_norm``, and
+            have them, infinite without any), ``strength_factor`` (mean), ``gradient_norm``, and
             ``flagged`` (tasks with a code other than OK).
         codes: how many tasks of these steps ended with each code.
     """
@@ -138,7 +146,14 @@ def default_optimizer(
 
     Returns:
         The optimiser.
+
+    Raises:
+        InputError: for numbers that are not positive.
     """
+    check_counts("default_optimizer", steps=steps)
+    check_positive("default_optimizer", learning_rate=learning_rate, clip_norm=clip_norm)
+    if hyper_learning_rate is not None:
+        check_positive("default_optimizer", hyper_learning_rate=hyper_learning_rate)
 
     def adam(rate: float) -> optax.GradientTransformation:
         schedule = optax.cosine_decay_schedule(rate, steps)
@@ -221,17 +236,38 @@ def train(
         The final state and the metrics of every step.
 
     Raises:
-        InputError: for numbers that are not positive, an unknown policy or strategy, or more
-            processes than can share the tasks evenly.
+        InputError: for numbers that are not positive, an unknown policy or strategy, more
+            processes than can share the tasks evenly, or an algorithm, tasks, key, optimiser,
+            state or parameters that are none, or do not go together.
         NumericalError: when a task's loss or gradient is NaN or infinite, or its verdict is bad
             and the policy is ``"raise"``; names the step and the task, and leaves the state
             passed to the last ``on_block`` as the last good one.
     """
-    _check_settings(steps, tasks_per_step, on_bad_verdict)
+    check_algorithm(algorithm)
+    check_key("train", key)
+    check_tasks(tasks)
+    check_counts("train", steps=steps, tasks_per_step=tasks_per_step, block_ends=block_ends)
+    check_number("train", "numbers from 0", lambda x: x >= 0, block_seconds=block_seconds)
+    if on_bad_verdict not in POLICIES:
+        raise unknown_name("policy", on_bad_verdict, POLICIES)
+    if optimizer is not None:
+        check_type(
+            "train(optimizer=...)",
+            optimizer,
+            optax.GradientTransformation,
+            "an optax.GradientTransformation, such as optax.adam(1e-3)",
+        )
+    if state is not None:
+        check_type("train(state=...)", state, TrainState, "a TrainState, such as result.state")
     if optimizer is None:
         theta = algorithm.init(params) if state is None else state.theta
         rate = HYPER_LEARNING_RATE if isinstance(theta, Learned) else None
         optimizer = default_optimizer(steps, hyper_learning_rate=rate)
+    if state is not None:
+        wanted = jax.eval_shape(optimizer.init, state.theta)
+        check_like(
+            "The optimiser's state", state.optimizer_state, wanted, "of this optimiser and θ"
+        )
     mesh = parallel.task_mesh(tasks_per_step, devices)
     begin: TrainState = start(algorithm, params, optimizer) if state is None else state
     tasks, now, key = parallel.replicate((tasks, begin, key), mesh)
@@ -272,14 +308,6 @@ def train(
             show(done, block.metrics)
             stop = on_block is not None and bool(on_block(now, block))
     return _result_of(now, blocks, stop)
-
-
-def _check_settings(steps: int, tasks_per_step: int, on_bad_verdict: str) -> None:
-    for name, number in (("steps", steps), ("tasks_per_step", tasks_per_step)):
-        if not isinstance(number, int) or number < 1:
-            raise InputError(f"train({name}={number!r})", allowed="whole numbers from 1")
-    if on_bad_verdict not in POLICIES:
-        raise unknown_name("policy", on_bad_verdict, POLICIES)
 
 
 def _progress_bar(done: int, steps: int, wanted: bool):

@@ -4,7 +4,7 @@ from pullback.models.activations import find_activation
 from pullback.models.conv4 import Conv4
 from pullback.models.convolution import convolve, extract_patches
 from pullback.models.linear import Linear
-from pullback.models.losses import accuracy, cross_entropy, mean_squared_error
+from pullback.models.losses import accuracy, cross_entropy, mean_squared_error, without_aux
 from pullback.models.mlp import MLP
 from pullback.models.modules import functional
 from pullback.registries import ACTIVATIONS, MODELS, NORMALISATIONS
@@ -23,4 +23,5 @@ __all__ = [
     "find_activation",
     "functional",
     "mean_squared_error",
+    "without_aux",
 ]

@@ -5,10 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from pullback.core.errors import InputError, unknown_name
+from pullback.core.errors import InputError, check_counts, check_positive, unknown_name
 from pullback.core.trees import Params
 from pullback.models.activations import find_activation
 from pullback.models.convolution import convolve
+from pullback.models.shapes import check_examples, check_parameters
 from pullback.registries import NORMALISATIONS
 
 
@@ -26,7 +27,8 @@ class Conv4(eqx.Module):
         channels: of the images: 1 for grey ones, 3 for colours.
 
     Raises:
-        InputError: for an unknown name or groups that do not divide the width.
+        InputError: for an unknown name, a number that is not positive, or groups that do not
+            divide the width; from ``apply`` for parameters or images of other shapes.
     """
 
     ways: int = eqx.field(static=True)
@@ -87,6 +89,14 @@ class Conv4(eqx.Module):
 
     def __check_init__(self):
         find_activation(self.activation)
+        check_counts("Conv4", ways=self.ways, width=self.width, groups=self.groups)
+        check_counts("Conv4", channels=self.channels)
+        check_positive("Conv4", logit_scale=self.logit_scale)
+        sides = self.size if isinstance(self.size, tuple) else (self.size, self.size)
+        if len(sides) != 2:
+            raise InputError(f"Conv4(size={self.size!r})", allowed="(height, width), or one number")
+        for side in sides:
+            check_counts("Conv4", size=side)
         if self.normalisation not in NORMALISATIONS:
             raise unknown_name("normalisation", self.normalisation, NORMALISATIONS)
         if self.normalisation == "group" and self.width % self.groups:
@@ -118,18 +128,24 @@ class Conv4(eqx.Module):
 
     def apply(self, params: Params, x: Float[Array, "batch h w c"]) -> Float[Array, "batch ways"]:
         """The logits."""
+        check_parameters(self, params)
+        height, across = (self.size, self.size) if isinstance(self.size, int) else self.size
+        shape = (height, across, self.channels)
+        check_examples(
+            x, lambda given: given == shape, f"[examples, {height}, {across}, {self.channels}]"
+        )
         activation = find_activation(self.activation)
         for i in range(4):
             layer = params[f"conv{i}"]
             x = convolve(x, layer["weight"])
             x = activation(self._normalise(x, layer["scale"], layer["bias"]))
         features = x.reshape(x.shape[0], -1)
-        logits = features @ params["linear"]["weight"] + params["linear"]["bias"]
+        logits = features @ params["linear"]["weight"] + params["linear"]["bias"][None]
         return self.logit_scale * logits
 
     def _normalise(self, x, scale, bias):
         if self.normalisation == "none":
-            return x * scale + bias
+            return x * scale[None, None, None] + bias[None, None, None]
         batch, height, width, channels = x.shape
         groups = self.groups if self.normalisation == "group" else channels
         over = (1,) if self.normalisation == "group" else (0, 1)
@@ -145,6 +161,7 @@ class Conv4(eqx.Module):
         variance = squares.reshape(members).sum(-1) / numbers - mean * mean
         inverse = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + 1e-5)
         spread = channels // groups
+        scale, bias = (jnp.expand_dims(each, range(mean.ndim - 1)) for each in (scale, bias))
         factor = jnp.repeat(inverse, spread, axis=-1) * scale
         shift = bias - jnp.repeat(mean, spread, axis=-1) * factor
         factor, shift = jax.lax.optimization_barrier((factor, shift))

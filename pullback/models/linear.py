@@ -6,8 +6,10 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from pullback.core.errors import check_counts
 from pullback.core.trees import Params
 from pullback.models.mlp import flatten
+from pullback.models.shapes import check_parameters
 
 
 class Linear(eqx.Module):
@@ -16,10 +18,17 @@ class Linear(eqx.Module):
     Args:
         inputs: number of input features.
         outputs: number of outputs.
+
+    Raises:
+        InputError: if one of them is not a positive whole number; from ``apply`` for parameters
+            or examples of other shapes.
     """
 
     inputs: int = eqx.field(static=True)
     outputs: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        check_counts("Linear", inputs=self.inputs, outputs=self.outputs)
 
     @classmethod
     def for_shape(cls, shape: tuple[int, ...], outputs: int) -> "Linear":
@@ -34,4 +43,5 @@ class Linear(eqx.Module):
         self, params: Params, x: Float[Array, "batch *shape"]
     ) -> Float[Array, "batch outputs"]:
         """The layer's outputs; what of ``x`` is no batch axis is flattened."""
-        return flatten(x) @ params["weight"] + params["bias"]
+        check_parameters(self, params)
+        return flatten(x, self.inputs) @ params["weight"] + params["bias"][None]

@@ -2,14 +2,22 @@
 
 import itertools
 import math
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from pullback.core.checks import check_type
+from pullback.core.errors import check_counts
 from pullback.core.trees import Params
 from pullback.models.activations import find_activation
+from pullback.models.shapes import check_examples, check_parameters
+
+
+def _as_tuple(widths: Any) -> Any:
+    return tuple(widths) if isinstance(widths, list) else widths
 
 
 class MLP(eqx.Module):
@@ -20,11 +28,15 @@ class MLP(eqx.Module):
         outputs: number of outputs.
         hidden: widths of the hidden layers; Finn et al. (2017) use (40, 40) for the sinusoid.
         activation: a name in :data:`pullback.registries.ACTIVATIONS`.
+
+    Raises:
+        InputError: for an unknown name, or a width that is not a positive whole number; from
+            ``apply`` for parameters or examples of other shapes.
     """
 
     inputs: int = eqx.field(static=True, default=1)
     outputs: int = eqx.field(static=True, default=1)
-    hidden: tuple[int, ...] = eqx.field(static=True, default=(40, 40))
+    hidden: tuple[int, ...] = eqx.field(static=True, default=(40, 40), converter=_as_tuple)
     activation: str = eqx.field(static=True, default="silu")
 
     @classmethod
@@ -41,6 +53,10 @@ class MLP(eqx.Module):
 
     def __check_init__(self):
         find_activation(self.activation)
+        check_counts("MLP", inputs=self.inputs, outputs=self.outputs)
+        check_type("MLP(hidden=...)", self.hidden, tuple, "widths, as in (40, 40)")
+        for width in self.hidden:
+            check_counts("MLP", hidden=width)
 
     def init(self, key: PRNGKeyArray) -> Params:
         """Weights drawn with variance 2 / fan-in, biases zero."""
@@ -56,16 +72,26 @@ class MLP(eqx.Module):
         self, params: Params, x: Float[Array, "batch *shape"]
     ) -> Float[Array, "batch outputs"]:
         """The network's outputs; what of ``x`` is no batch axis is flattened."""
-        x = flatten(x)
+        check_parameters(self, params)
+        x = flatten(x, self.inputs)
         activation = find_activation(self.activation)
         last = len(self.hidden)
         for i in range(last + 1):
-            x = x @ params[f"layer{i}"]["weight"] + params[f"layer{i}"]["bias"]
+            x = x @ params[f"layer{i}"]["weight"] + params[f"layer{i}"]["bias"][None]
             if i < last:
                 x = activation(x)
         return x
 
 
-def flatten(x: Float[Array, "batch *shape"]) -> Float[Array, "batch inputs"]:
-    """Each example as one vector."""
+def flatten(x: Float[Array, "batch *shape"], inputs: int) -> Float[Array, "batch inputs"]:
+    """Each example as one vector.
+
+    Args:
+        x: the examples.
+        inputs: how many numbers an example must have.
+
+    Raises:
+        InputError: if it has another number of them.
+    """
+    check_examples(x, lambda shape: math.prod(shape) == inputs, f"[examples, {inputs}]")
     return x if x.ndim == 2 else x.reshape(x.shape[0], -1)

@@ -1,5 +1,6 @@
 """How times, residuals and evaluations are written for a person."""
 
+import math
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -14,12 +15,12 @@ def command(*words: Any) -> str:
 
 def percent(value: float | None) -> str:
     """A share as a percentage with one decimal."""
-    return "–" if value is None or value != value else f"{100 * value:.1f} %"
+    return "–" if value is None or not math.isfinite(value) else f"{100 * value:.1f} %"
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """A number with a few significant digits."""
-    if value is None or value != value:
+    if value is None or not math.isfinite(value):
         return "–"
     return f"{value:.0f}" if 1000 <= abs(value) < 1e6 else f"{value:.{digits}g}"
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from pullback.core import trees
+from pullback.core.checks import check_function, check_key, check_params, check_type
 from pullback.core.derivatives import refuse_derivative
 from pullback.core.errors import InputError
 from pullback.core.problem import InnerProblem, Proximal
@@ -110,6 +111,9 @@ def solve(
     Raises:
         InputError: if the solver or what it returns cannot be used.
     """
+    check_type("inner", inner, Proximal, "a pullback.Proximal(loss, strength)")
+    check_key("solve", key)
+    theta = check_params(theta)
     return run(solver, inner.problem(theta, support), theta, key)
 
 
@@ -124,11 +128,14 @@ def check_solver(solver: Any) -> None:
             f"The inner solver is the class {solver.__name__}, not an instance of it",
             remedy=f"Write {solver.__name__}(...)",
         )
-    if not (isinstance(solver, InnerSolver) or callable(solver)):
+    if isinstance(solver, InnerSolver):
+        return
+    if not callable(solver):
         raise InputError(
             f"{solver!r} is no inner solver",
             allowed="a solver of pullback.solvers or a callable solver(problem, theta, key) -> phi",
         )
+    check_function("inner solver", solver, "problem, theta, key")
 
 
 def is_differentiable(solver: InnerSolver | BlackBox) -> bool:

@@ -8,7 +8,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from pullback.core import trees
-from pullback.core.errors import InputError, check_counts, check_positive
+from pullback.core.errors import InputError, check_counts, check_number, check_positive
 from pullback.core.problem import InnerProblem
 from pullback.core.trees import Params
 from pullback.solvers.base import Solution
@@ -54,8 +54,7 @@ class GradientDescent(eqx.Module):
     ):
         check_counts("GradientDescent", steps=steps)
         check_positive("GradientDescent", learning_rate=learning_rate)
-        if not 0 <= momentum < 1:
-            raise InputError(f"GradientDescent(momentum={momentum!r})", allowed="0 ≤ momentum < 1")
+        check_number("GradientDescent", "0 ≤ momentum < 1", lambda x: 0 <= x < 1, momentum=momentum)
         if not isinstance(checkpoint, bool):
             raise InputError(f"GradientDescent(checkpoint={checkpoint!r})", allowed="True, False")
         self.steps, self.learning_rate, self.momentum = steps, learning_rate, momentum

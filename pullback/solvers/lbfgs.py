@@ -9,7 +9,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pullback.core import trees
-from pullback.core.errors import InputError, check_counts
+from pullback.core.errors import check_counts, check_number
 from pullback.core.problem import InnerProblem, apply_strength, is_scalar
 from pullback.core.trees import Params
 from pullback.solvers.base import Solution
@@ -146,8 +146,8 @@ class LBFGS(eqx.Module):
 
     def __init__(self, steps: int = 16, history: int = 6, rtol: float | None = None):
         check_counts("LBFGS", steps=steps, history=history)
-        if rtol is not None and not 0 < rtol < 1:
-            raise InputError(f"LBFGS(rtol={rtol!r})", allowed="0 < rtol < 1, or None")
+        if rtol is not None:
+            check_number("LBFGS", "0 < rtol < 1, or None", lambda x: 0 < x < 1, rtol=rtol)
         self.steps, self.history, self.rtol = steps, history, rtol
 
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from pullback.core import trees
-from pullback.core.errors import InputError, check_counts
+from pullback.core.errors import check_counts, check_number, check_positive
 from pullback.core.problem import InnerProblem
 from pullback.core.trees import Params
 from pullback.solvers.base import Solution
@@ -53,12 +53,10 @@ class NewtonCG(eqx.Module):
         rtol: float | None = None,
     ):
         check_counts("NewtonCG", steps=steps, linear_steps=linear_steps)
-        if radius is not None and not 0 < radius < float("inf"):
-            raise InputError(
-                f"NewtonCG(radius={radius!r})", allowed="finite numbers above 0, or None"
-            )
-        if rtol is not None and not 0 < rtol < 1:
-            raise InputError(f"NewtonCG(rtol={rtol!r})", allowed="0 < rtol < 1, or None")
+        if radius is not None:
+            check_positive("NewtonCG", radius=radius)
+        if rtol is not None:
+            check_number("NewtonCG", "0 < rtol < 1, or None", lambda x: 0 < x < 1, rtol=rtol)
         self.steps, self.linear_steps = steps, linear_steps
         self.radius, self.rtol = radius, rtol
 

@@ -8,7 +8,7 @@ import optax
 from jaxtyping import PRNGKeyArray
 
 from pullback.core import trees
-from pullback.core.errors import InputError, check_counts
+from pullback.core.errors import InputError, check_counts, check_number, check_positive
 from pullback.core.problem import InnerProblem
 from pullback.core.trees import Params
 from pullback.solvers.base import Solution
@@ -41,6 +41,8 @@ class Optax(eqx.Module):
     @classmethod
     def adam(cls, steps: int, learning_rate: float, momentum: float = 0.9) -> "Optax":
         """Optax's Adam, its momentum being the decay of the first moment."""
+        check_positive("Optax.adam", learning_rate=learning_rate)
+        check_number("Optax.adam", "0 ≤ momentum < 1", lambda x: 0 <= x < 1, momentum=momentum)
         return cls(optax.adam(learning_rate, b1=momentum), steps)
 
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:

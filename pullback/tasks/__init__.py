@@ -1,7 +1,7 @@
 """Tasks: what a few-shot task is, and the data sets they are drawn from."""
 
 from pullback.registries import DATASETS
-from pullback.tasks.base import Task, TaskDistribution, TaskFamily
+from pullback.tasks.base import Task, TaskDistribution, TaskFamily, WithKeys
 from pullback.tasks.class_set import ClassSet
 from pullback.tasks.datasets import gives_classes, load
 from pullback.tasks.episodes import Episodes, episodes
@@ -20,6 +20,7 @@ __all__ = [
     "Task",
     "TaskDistribution",
     "TaskFamily",
+    "WithKeys",
     "draw_split",
     "episodes",
     "gives_classes",

@@ -34,6 +34,53 @@ class TaskDistribution(Protocol):
         ...
 
 
+class WithKeys(eqx.Module):
+    """Tasks whose examples each come with a random key, as dropout needs: ``((x, keys), y)``.
+
+    The keys are a part of the batch, so that a task's inner problem does not change while it is
+    solved.
+
+    Args:
+        tasks: a source of tasks whose batches are pairs ``(x, y)``.
+    """
+
+    tasks: TaskDistribution
+
+    def __check_init__(self):
+        check_tasks(self.tasks)
+
+    def sample(self, key: PRNGKeyArray) -> Task:
+        """One task drawn with ``key``, and one more key for each of its examples."""
+        task_key, support_key, query_key = jax.random.split(key, 3)
+        task = self.tasks.sample(task_key)
+
+        def with_keys(batch, key):
+            x, y = batch
+            return (x, jax.random.split(key, len(x))), y
+
+        return Task(with_keys(task.support, support_key), with_keys(task.query, query_key))
+
+
+def check_tasks(tasks: Any) -> None:
+    """What stands for a source of tasks must have a ``sample``.
+
+    Raises:
+        InputError: if it has none, for instance a list of tasks.
+    """
+    remedy = "Write a module whose sample(key) picks one of them: docs/tasks.md"
+    if isinstance(tasks, TaskFamily):
+        remedy = "Give one of its parts, as family.train"
+    elif hasattr(tasks, "select"):
+        remedy = "Draw episodes from its classes: pullback.tasks.episodes(class_set, ways=5, ...)"
+    if isinstance(tasks, type) or not callable(getattr(tasks, "sample", None)):
+        given = tasks.__name__ if isinstance(tasks, type) else type(tasks).__name__
+        raise InputError(
+            f"The source of tasks is {'the class' if isinstance(tasks, type) else 'a'} {given}",
+            allowed="an object with sample(key) -> Task, such as pullback.tasks.Sinusoid()",
+            remedy=f"Write {given}(...)" if isinstance(tasks, type) else remedy,
+        )
+
+
 @dataclass(frozen=True)
 class TaskFamily:
     """Tasks for meta-training, validation and test, and what a model must know of them.

@@ -222,7 +222,7 @@ def test_jit_vmap_and_a_certified_share_agree_with_the_plain_call(share, double,
     for i, (_, gradient, info) in enumerate(rows):
         row = cf.flat(jax.tree.map(lambda x, i=i: x[i], stacked))
         np.testing.assert_allclose(cf.flat(gradient), row, rtol=1e-6, atol=1e-10)
-        assert np.isnan(info.inner_error) == np.isnan(infos.inner_error[i])
+        assert np.isinf(info.inner_error) == np.isinf(infos.inner_error[i])
     assert np.isfinite(infos.inner_error).any()
     assert np.isfinite(infos.inner_error).all() == (share == 1)
 
@@ -233,7 +233,6 @@ def test_jit_vmap_and_a_certified_share_agree_with_the_plain_call(share, double,
         ("float32", False, "float32"),
         ("float32", True, "float32"),
         ("float64", True, "float64"),
-        ("bfloat16", False, "float32"),
     ],
 )
 @pytest.mark.parametrize("form", FORMS)
@@ -249,11 +248,10 @@ def test_types_and_shapes(form, dtype, x64, exact, key):
         params = jax.tree.map(lambda x: jnp.asarray(x, dtype), cf.theta())
         task = jax.tree.map(lambda x: jnp.asarray(x, dtype), cf.task())
         theta = jax.eval_shape(algorithm.init, params)
-        if dtype != "bfloat16":  # No inner solver of the package works in half precision.
-            _, gradient, _ = jax.eval_shape(algorithm.meta_gradient, theta, task, key)
-            assert jax.tree.map(lambda x: (x.shape, x.dtype), gradient) == jax.tree.map(
-                lambda x: (x.shape, x.dtype), theta
-            )
+        _, gradient, _ = jax.eval_shape(algorithm.meta_gradient, theta, task, key)
+        assert jax.tree.map(lambda x: (x.shape, x.dtype), gradient) == jax.tree.map(
+            lambda x: (x.shape, x.dtype), theta
+        )
     learned = jax.tree.leaves((theta.log_strength, theta.log_hyper))
     assert {str(leaf.dtype) for leaf in learned} == {exact}
     shapes = [leaf.shape for leaf in jax.tree.leaves(theta.log_strength)]
