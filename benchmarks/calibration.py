@@ -33,7 +33,7 @@ from pullback.tasks import Task
 
 HIDDEN = (8, 8)
 FACTOR = 3.0
-FLOOR = {"float64": 1e-7, "float32": 1e-4}
+FLOOR = {"float64": 1e-6, "float32": 1e-4}
 """Errors below this are exact for all that a user needs, and left out of ratios."""
 
 

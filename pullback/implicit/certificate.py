@@ -42,6 +42,9 @@ ASTRAY = 0.9
 LARGEST_EXCESS = 1e3
 """The most that (H + Λ)⁻¹ is taken to exceed Λ⁻¹ by."""
 
+SOLVED = 1e-3
+"""Up to this residual of the linear solve the smallest curvature seen is the smallest there is."""
+
 NEAR = 0.02
 """Up to this residual corrections may consist of rounding."""
 
@@ -265,13 +268,14 @@ def _excess(point: Linearised, solution: LinearSolution) -> Float[Array, ""]:
     """By how much (H + Λ)⁻¹ may exceed Λ⁻¹; 1 where no curvature below Λ was seen.
 
     A curvature below Λ shows that the loss curves downward somewhere. The smallest one seen is an
-    upper bound of the smallest one there is: u solves a system whose matrix is off by as much as
-    ‖(H + Λ)u − v‖ / ‖u‖, and by as much an eigenvalue may lie lower.
+    upper bound of the smallest one there is. Until the solve has converged that one is taken to
+    lie as far below the one seen as this lies below Λ.
     """
     least, seen = point.problem.smallest_strength(), solution.smallest_curvature
-    off = trees.safe_divide(trees.norm(solution.remainder), trees.norm(solution.value))
-    lowest = jnp.maximum(seen - off, least / LARGEST_EXCESS)
-    return jnp.where((seen > 0) & (seen < least), least / lowest, 1.0)
+    below = (seen > 0) & (seen < least)
+    excess = jnp.where(below, least, 1.0) / jnp.where(below, seen, 1.0)
+    excess = jnp.where(solution.residual > SOLVED, excess * excess, excess)
+    return jnp.minimum(excess, LARGEST_EXCESS)
 
 
 def _every(certify: Certify, query: PyTree[Any], support: PyTree[Any]) -> int:
