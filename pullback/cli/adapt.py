@@ -60,6 +60,8 @@ def adapt(
     parallel.use_host_devices()
     reporter = console.Reporter(quiet, json)
     record = predict.adapt_to_folders(Run.open(run), support, query, which=checkpoint, seed=seed)
+    if record["passed_over"]:
+        reporter.warn(f"Passed over beside the class folders: {', '.join(record['passed_over'])}.")
     rows = [
         (row["file"], row["predicted"], formatting.percent(row["probability"]), row["label"] or "")
         for row in record["predictions"]
