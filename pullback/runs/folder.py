@@ -136,6 +136,43 @@ class Run:
         """The picture of its curves."""
         return self.folder / PLOT
 
+    def origin(self) -> dict[str, Any]:
+        """What a checkpoint says of the configuration and the split that it was trained with."""
+        settings = {
+            section: {
+                name: value
+                for name, value in values.items()
+                if f"{section}.{name}" not in configs.MAY_DIFFER
+            }
+            for section, values in self.config.to_dict().items()
+        }
+        return {"settings": settings, "split": None if self.split is None else self.split.digest()}
+
+    def check_origin(self, stored: Mapping[str, Any]) -> None:
+        """Whether a checkpoint was trained with the configuration and the split in this folder.
+
+        Args:
+            stored: what :meth:`origin` said when it was saved; empty in earlier versions.
+
+        Raises:
+            InputError: if it was trained with others.
+        """
+        if not stored:
+            return
+        for name, then, now in configs.diff(configs.resolve(stored["settings"]), self.config):
+            if name not in configs.MAY_DIFFER:
+                raise InputError(
+                    f"{name} is {now!r} in {str(self.folder / CONFIG)!r}, but the checkpoint was "
+                    f"trained with {then!r}",
+                    remedy="Write that back, or train a new run",
+                )
+        if stored["split"] != self.origin()["split"]:
+            raise InputError(
+                f"The split in {str(self.folder / SPLIT)!r} is not the one that the checkpoint was "
+                "trained with",
+                remedy="Put the run's own split back, or train a new run",
+            )
+
     def append(self, *records: Mapping[str, Any]) -> None:
         """Add lines to the metrics; numbers that are not finite are left out.
 

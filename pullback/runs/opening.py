@@ -128,7 +128,7 @@ def _resume(asked: Asked, folder: Path) -> tuple[Run, Experiment]:
     split = None if found["split"] is None else ClassSplit.from_dict(found["split"])
     summary = None if found["data"] is None else DataSummary.from_dict(found["data"])
     run = Run(Path(found["folder"]), settings, split, summary)
-    built = _build_everywhere(settings, split, asked)
+    built = _build_everywhere(settings, split, asked, summary)
     if settings != stored:
         multihost.from_first(lambda: write_text(run.folder / CONFIG, settings.to_toml()))
     return run, built
@@ -137,7 +137,7 @@ def _resume(asked: Asked, folder: Path) -> tuple[Run, Experiment]:
 def _check_unchanged(stored: RunConfig, asked: RunConfig) -> RunConfig:
     """The settings asked for, if a run that goes on may have them."""
     for name, before, after in configs.diff(stored, asked):
-        if name not in agreement.MAY_DIFFER:
+        if name not in configs.MAY_DIFFER:
             falls = " (the learning rate falls along a cosine over all steps)"
             raise InputError(
                 f"{name} is {before!r} in the run, but {after!r} was asked for"
@@ -147,13 +147,18 @@ def _check_unchanged(stored: RunConfig, asked: RunConfig) -> RunConfig:
     return asked
 
 
-def _build_everywhere(settings: RunConfig, split: ClassSplit | None, asked: Asked) -> Experiment:
+def _build_everywhere(
+    settings: RunConfig,
+    split: ClassSplit | None,
+    asked: Asked,
+    summary: DataSummary | None = None,
+) -> Experiment:
     """The experiment, once it is known that every process builds the same."""
 
     def make() -> Experiment:
         parallel.check_devices(settings.training.tasks_per_step, asked.devices)
         parallel.task_mesh(settings.training.tasks_per_step, asked.devices)
-        return build(settings, split)
+        return build(settings, split, summary=summary)
 
     def describe(built: Experiment) -> dict[str, Any]:
         if multihost.count() == 1:

@@ -89,7 +89,7 @@ def adapt_to_folders(
 
     algorithm = build.make_algorithm(run.config, cross_entropy(apply))
     step = checkpoint.find(run.checkpoints, which, built.score)
-    theta = checkpoint.restore(run.checkpoints, built.fresh_state(), step).theta
+    theta = build.restore(run, built, step).theta
     labels = np.repeat(np.arange(len(classes)), [len(images) for images in pictures])
     batch = (_inputs(np.concatenate(pictures)), jnp.asarray(labels, jnp.int32))
     phi, report = jax.jit(algorithm.adapt)(theta, batch, jax.random.key(seed))
