@@ -15,6 +15,7 @@ import numpy as np
 
 from pullback.core.errors import InputError, StorageError
 from pullback.core.scores import ACCURACY, Score
+from pullback.runs.folder import find_link
 
 
 @runtime_checkable
@@ -86,12 +87,6 @@ def save(
             f"({_first_line(error)}); {standing}."
         ) from error
     return step
-
-
-def find_link(folder: Path) -> Path | None:
-    """The folder of all checkpoints, or the first in it, if it is a link; None if all are real."""
-    inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    return next((path for path in (folder, *inside) if path.is_symlink()), None)
 
 
 def restore(

@@ -136,6 +136,19 @@ class Run:
         """The picture of its curves."""
         return self.folder / PLOT
 
+    def check_real(self) -> None:
+        """Whether what is written into the run, and deleted, is in its folder and not elsewhere.
+
+        Raises:
+            InputError: for a link in it.
+        """
+        link = find_link(self.checkpoints, self.folder / METRICS)
+        if link is not None:
+            raise InputError(
+                f"{str(link)!r} is a link, and what it points to might be changed or deleted",
+                remedy="Put in its place what it points to",
+            )
+
     def origin(self) -> dict[str, Any]:
         """What a checkpoint says of the configuration and the split that it was trained with."""
         settings = {
@@ -308,6 +321,12 @@ def check_free(
         )
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{str(folder)!r} is a file", remedy="Give another folder with --out")
+
+
+def find_link(folder: Path, *others: Path) -> Path | None:
+    """The first link among a folder, what is directly in it, and other paths; None without one."""
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    return next((path for path in (folder, *inside, *others) if path.is_symlink()), None)
 
 
 @contextlib.contextmanager

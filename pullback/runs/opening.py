@@ -110,6 +110,7 @@ def _resume(asked: Asked, folder: Path) -> tuple[Run, Experiment]:
 
     def read() -> dict[str, Any]:
         run = Run.open(folder)
+        run.check_real()
         return {
             "folder": str(folder),
             "settings": run.config.to_dict(),

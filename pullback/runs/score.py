@@ -108,11 +108,10 @@ def evaluate_run(
 
 def _name(record: Mapping[str, Any]) -> str:
     """All that decides an evaluation's numbers, so that no other one takes its place."""
-    name = "{part}-{checkpoint}-step{step}-seed{seed}-{tasks}tasks".format(**record)
-    for setting in ("shots", "queries"):
-        if record[setting] is not None:
-            name += f"-{record[setting]}{setting}"
-    return name if record["data"] is None else f"{name}-{record['data']}"
+    name = "{part}-{checkpoint}-{seed}-step{step}-{tasks}tasks".format(**record)
+    written = {"shots": "{}shot", "queries": "{}query", "data": "{}"}
+    known = [text.format(record[n]) for n, text in written.items() if record[n] is not None]
+    return "-".join([name, *known])
 
 
 def describe(built: Experiment, scores: Evaluation) -> dict[str, Any]:

@@ -24,7 +24,9 @@ def test_a_score_is_shown_with_all_that_belongs_to_it(omniglot_run, copied):
 def test_the_result_is_stored_task_by_task(omniglot_run, copied):
     run = copied(omniglot_run)
     printed = evaluate(run).json
-    stored = json.loads((run / "evaluations" / "test-best-0.json").read_text())
+    (file,) = (run / "evaluations").iterdir()
+    assert file.name.startswith(f"test-best-0-step{printed['step']}-4tasks-1shot-3query-")
+    stored = json.loads(file.read_text())
     scores = [task["score"] for task in stored["records"]]
     assert len(scores) == 4
     assert np.mean(scores) == pytest.approx(printed["mean"])
@@ -115,7 +117,7 @@ def test_other_shots_and_queries_are_stored_apart(omniglot_run, copied):
     run = copied(omniglot_run)
     record = evaluate(run, "--shots", "2", "--queries", "2").json
     assert (record["shots"], record["queries"]) == (2, 2)
-    assert (run / "evaluations" / "test-best-0-2shot-2query.json").exists()
+    assert len(list((run / "evaluations").glob("test-best-0-*-2shot-2query-*.json"))) == 1
     assert "need 23 examples" in evaluate(run, "--shots", "20", code=2).stderr
     assert "shots is 0" in evaluate(run, "--shots", "0", code=2).stderr
 
@@ -138,9 +140,10 @@ def test_info_shows_what_was_found(omniglot_run, copied):
     run = copied(omniglot_run)
     mean = evaluate(run).json["mean"]
     record = cli("info", run, "--json").json
-    assert record["evaluations"]["test-best-0"]["mean"] == mean
+    ((name, stored),) = record["evaluations"].items()
+    assert stored["mean"] == mean
     assert sum(record["classes"].values()) == 12
     assert record["last_validation"]["step"] == record["step"] == 4
     shown = cli("info", run).stdout
-    for word in ("test-best-0", "best validation", "tasks per second", "jax", "split_by"):
+    for word in (name, "best validation", "tasks per second", "jax", "split_by"):
         assert word in shown

@@ -104,6 +104,7 @@ def compare(
     data = build.load_data(next(iter(planned.values())))
     standing = {name: Run.open(out / name) for name in planned if (out / name).exists()}
     for name, run in standing.items():
+        run.check_real()
         _check_same(name, run.config, planned[name], ignore_steps=choice.seconds_each is not None)
     split = next((run.split for run in standing.values()), None)
     # All are built, and so checked, before the first is trained.
