@@ -1,5 +1,5 @@
 """``python -m pullback.cli``."""
 
-from pullback.cli.app import main
+from pullback.cli import main
 
 main()

@@ -59,7 +59,9 @@ def adapt(
 
     parallel.use_host_devices()
     reporter = console.Reporter(quiet, json)
-    record = predict.adapt_to_folders(Run.open(run), support, query, which=checkpoint, seed=seed)
+    opened = Run.open(run)
+    reporter.say("Reading the pictures, adapting to them and classifying; compiling takes longest.")
+    record = predict.adapt_to_folders(opened, support, query, which=checkpoint, seed=seed)
     if record["passed_over"]:
         reporter.warn(f"Passed over beside the class folders: {', '.join(record['passed_over'])}.")
     rows = [

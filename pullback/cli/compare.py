@@ -1,5 +1,6 @@
 """``pullback compare``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,7 +49,8 @@ def compare(
     from pullback.meta import parallel
     from pullback.runs import compare as comparing
     from pullback.runs import config as configs
-    from pullback.runs.folder import default_folder
+    from pullback.runs.describe import flagged_lines
+    from pullback.runs.folder import Run, default_folder
 
     parallel.use_host_devices(devices)
     reporter = console.Reporter(quiet, json)
@@ -72,7 +74,8 @@ def compare(
         )
     if not found.finished:
         record = {"out": str(out), "finished": False}
-        reporter.result(record, f"Stopped. Give the same command with --out {out} to go on.")
+        again = shlex.join(["--out", str(out)])
+        reporter.result(record, f"Stopped. Give the same command with {again} to go on.")
         raise typer.Exit(130)
     rows = [comparing.cells(found.score, row) for row in found.rows]
     table = console.table([*comparing.COLUMNS[:2], *(f"{c}>" for c in comparing.COLUMNS[2:])], rows)
@@ -80,5 +83,7 @@ def compare(
     shown = [f"Test {found.score.name} of {task}, {choice.tasks} tasks, 95 % interval:", table]
     if found.record["normalisation"]:
         shown.append(f"Normalisation {found.record['normalisation']}.")
+    for name in planned:
+        shown += [f"{name}: {line}" for line in flagged_lines(Run.open(out / name))]
     shown.append(f"Table, plot and runs are in {out}.")
     reporter.result(found.record | {"out": str(out), "finished": True}, *shown)

@@ -25,6 +25,8 @@ def keep_programs() -> None:
 
     folder = Path(platformdirs.user_cache_dir("pullback")) / "programs"
     if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        if not _is_known():
+            return
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError:
@@ -38,3 +40,16 @@ def keep_programs() -> None:
     }
     for name, value in settings.items():
         os.environ.setdefault(name, str(value))
+
+
+def _is_known() -> bool:
+    """Whether this process's user and group have names, which JAX asks of each file it keeps."""
+    try:
+        import grp
+        import pwd
+    except ImportError:  # No system of POSIX.
+        return True
+    try:
+        return bool(pwd.getpwuid(os.geteuid()) and grp.getgrgid(os.getegid()))
+    except KeyError:
+        return False

@@ -19,12 +19,15 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.segment import Segment
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from pullback.core.scores import Score
 from pullback.runs.folder import finite
 from pullback.runs.formatting import duration, number
+
+REST = Column(no_wrap=True, overflow="ellipsis", ratio=1)
+"""The column of a bar that takes what room the others leave."""
 
 # What moves the cursor, turns the direction of writing round or cannot be encoded at all: in the
 # name of a file or a line of a stranger's run it could make a terminal show or do anything.
@@ -58,7 +61,7 @@ class Reporter:
     """Where a command's words go: results to stdout, all else to stderr.
 
     Args:
-        quiet: say nothing but results, warnings and errors.
+        quiet: say nothing but results and errors.
         as_json: print the result as one JSON document and nothing else on stdout.
     """
 
@@ -76,8 +79,9 @@ class Reporter:
             self.err.print(Text(text))
 
     def warn(self, text: str) -> None:
-        """A warning, shown even when quiet."""
-        self.err.print(Text.assemble(("Warning: ", "bold yellow"), text))
+        """A warning; what it is about belongs into the result as well."""
+        if not self.quiet:
+            self.err.print(Text.assemble(("Warning: ", "bold yellow"), text))
 
     def error(self, text: str) -> None:
         """The one line that tells why a command failed."""
@@ -92,7 +96,8 @@ class Reporter:
             shown: lines and tables for a person otherwise.
         """
         if self.as_json:
-            print(printable(json.dumps(finite(record), ensure_ascii=False, indent=1)))
+            # In ASCII, which every terminal and every pipe can take.
+            print(json.dumps(finite(record), indent=1), flush=True)
             return
         for item in shown:
             if isinstance(item, str):
@@ -126,12 +131,14 @@ class Reporter:
             return
         with Progress(
             TextColumn(f"{label + ' ' if label else ''}{{task.fields[what]}}"),
-            BarColumn(bar_width=20),
+            BarColumn(bar_width=12),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[facts]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
+            # Where the terminal is too narrow for all, these are cut.
+            TextColumn("{task.fields[facts]}", table_column=REST),
             console=self.err,
+            expand=True,
         ) as bar:
             watch.bar = bar
             watch.task = bar.add_task("", total=steps, what="compiling", facts="", left="")
@@ -143,9 +150,6 @@ class Silent(Reporter):
 
     def __init__(self):
         super().__init__(quiet=True)
-
-    def warn(self, text: str) -> None:
-        """Left to the other process."""
 
     def result(self, record: Mapping[str, Any], *shown: Any) -> None:
         """Left to the other process."""
@@ -161,6 +165,7 @@ class _Watch:
         self.step: dict[str, Any] = {}
         self.validation = ""
         self.began, self.first, self.compiled = time.monotonic(), 0, False
+        self.warned: set[Any] = set()
 
     def __call__(self, event: Any) -> None:
         data = event.data
@@ -168,7 +173,10 @@ class _Watch:
             self.began, self.first = time.monotonic(), data["step"]
             self.show(data["step"], what="compiling")
         elif event.kind == "warning":
-            self.reporter.warn(f"{self.prefix()}step {data['step']}: {data['message']}")
+            # How often it came again is counted in the run, and told at its end.
+            if data["about"] not in self.warned:
+                self.warned.add(data["about"])
+                self.reporter.warn(f"{self.prefix()}step {data['step']}: {data['message']}")
         elif event.kind == "validating":
             self.show(data["step"], what="validating")
         elif event.kind == "step":
@@ -181,7 +189,7 @@ class _Watch:
             self.validation = self.score.text(data.get("mean"), data.get("interval"))
             if self.bar is None:
                 self.line(data)
-            self.show(data["step"], what="training")
+            self.show(data["step"], what="training" if self.compiled else "compiling")
 
     def prefix(self) -> str:
         return f"{self.label}: " if self.label else ""

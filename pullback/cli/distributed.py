@@ -241,11 +241,13 @@ def explain(noise: str, facts: Mapping[str, Any]) -> str | None:
 def _remedy(facts: Mapping[str, Any]) -> str:
     if "run" not in facts:
         return "Nothing was computed yet. Look at what the other processes say, and start again."
+    from pullback.runs.formatting import command
+
     kept = facts["run"]
     return (
         f"What was saved in {kept!r} is kept. Look at what the other processes say, and go on from "
-        f"the last checkpoint, with as many processes as you like, by: pullback train --resume "
-        f"{kept}"
+        f"the last checkpoint, with as many processes as you like, by: "
+        f"{command('train', '--resume', kept)}"
     )
 
 

@@ -126,5 +126,5 @@ def evaluate(
         shown.append(formatting.evaluation_text(measured, record, BASELINE))
         printed["baseline"] = {n: value for n, value in record.items() if n != "records"}
     for message, count in printed["flagged"].items():
-        reporter.warn(f"{count} of {tasks} tasks: {message}")
+        shown.append(f"Doubtful: {count} of {tasks} tasks: {message}.")
     reporter.result(printed, *shown)

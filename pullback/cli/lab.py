@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from pullback.cli import options as o
+
 _PANEL = "Server"
 
 
@@ -20,6 +22,16 @@ def lab(
             rich_help_panel=_PANEL,
         ),
     ] = "127.0.0.1",
+    allow_hosts: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--allow-host",
+            help="A name by which visitors may call this machine, beside localhost and --host; may "
+            "be given several times.",
+            rich_help_panel=_PANEL,
+            show_default=False,
+        ),
+    ] = None,
     run: Annotated[
         Path | None,
         typer.Option(
@@ -38,13 +50,17 @@ def lab(
             show_default=False,
         ),
     ] = None,
+    quiet: o.Quiet = False,
+    json: o.Json = False,
 ) -> None:
     """Open a page of figures that the library computes while you look.
 
     For instance:  pullback lab   or   pullback lab --run runs --no-browser
     """
+    from pullback.cli.console import Reporter
     from pullback.core.errors import InputError
 
+    reporter = Reporter(quiet, json)
     if run is not None and not run.is_dir():
         raise InputError(f"--run {run} is no folder", allowed="a folder of a run or of several")
     try:
@@ -58,13 +74,13 @@ def lab(
     if export is not None:
         from pullback.lab.export import export_page
 
-        typer.echo(f"The page is {export_page(export, run=run)}.")
+        page = export_page(export, run=run)
+        reporter.result({"page": str(page)}, f"The page is {page}.")
         return
     from pullback.lab import server
 
-    started = server.start(port=port, host=host, run=run)
-    server.serve(
-        started,
-        browser=browser,
-        announce=lambda url: typer.echo(f"The lab is at {url}  (Ctrl-C ends it)"),
-    )
+    def announce(url: str) -> None:
+        reporter.result({"url": url}, f"The lab is at {url}  (Ctrl-C ends it)")
+
+    started = server.start(port=port, host=host, allow_hosts=allow_hosts or (), run=run)
+    server.serve(started, browser=browser, announce=announce)

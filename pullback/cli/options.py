@@ -58,7 +58,7 @@ Config = Annotated[
 ]
 Quiet = Annotated[
     bool,
-    _option("--quiet", "No progress; only the result, warnings and errors.", _OUTPUT),
+    _option("--quiet", "No progress and no warnings; only the result and errors.", _OUTPUT),
 ]
 Json = Annotated[
     bool,

@@ -76,7 +76,8 @@ def _train(run: Any, experiment: Any, reporter: Any, devices: int | None, *, res
     """Train an opened run, say what came out, and give the exit code."""
     from pullback.cli import console
     from pullback.meta import multihost
-    from pullback.runs.formatting import duration
+    from pullback.runs.describe import flagged, flagged_lines
+    from pullback.runs.formatting import command, duration
     from pullback.runs.trainer import train_run
 
     steps, score = experiment.config.training.steps, experiment.score
@@ -104,18 +105,19 @@ def _train(run: Any, experiment: Any, reporter: Any, devices: int | None, *, res
         "seconds": outcome.seconds,
         "score": score.name,
         "best_validation": best,
+        "flagged": flagged(run),
     }
     if outcome.stopped:
-        text = (
-            f"Stopped at step {done} of {steps}. Go on with: pullback train --resume {run.folder}"
-        )
-        reporter.result(record, text)
+        go_on = command("train", "--resume", run.folder)
+        text = f"Stopped at step {done} of {steps}. Go on with: {go_on}"
+        reporter.result(record, text, *flagged_lines(run))
         return 130
     number = score.text(best.get("mean"), best.get("interval"))
     reporter.result(
         record,
         f"Done: {steps} meta-steps in {duration(outcome.seconds)}. Best validation {score.name} "
         f"{number} at step {best.get('step')}.",
-        f"Next: pullback evaluate {run.folder}",
+        *flagged_lines(run),
+        f"Next: {command('evaluate', run.folder)}",
     )
     return 0

@@ -6,6 +6,7 @@ and a folder that cannot be written is done without.
 
 import hashlib
 import json
+import os
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -50,7 +51,11 @@ def cache_folder(cache_dir: Path | str | None) -> Path:
         return Path(cache_dir)
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("pullback"))
+    try:
+        return Path(platformdirs.user_cache_dir("pullback"))
+    except RuntimeError:
+        # The user has no home folder: where nothing can be written, nothing is kept.
+        return Path(os.devnull) / "pullback"
 
 
 def fingerprint(*facts: object) -> str:

@@ -77,3 +77,39 @@ def check_counts(owner: str, **values: int) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise InputError(f"{owner}({name}={value!r})", allowed="whole numbers from 1")
+
+
+SEEDS = 2**32
+"""A seed is below this: with 32-bit numbers JAX takes a larger one for another, smaller one."""
+
+SEEDS_ALLOWED = f"whole numbers from 0 to {SEEDS - 1}"
+
+
+def is_seed(value: object) -> bool:
+    """Whether a value can be the seed of a JAX key, in either precision."""
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < SEEDS
+
+
+def check_seed(seed: object, name: str = "seed") -> None:
+    """A seed that no other one is taken for.
+
+    Raises:
+        InputError: for anything but a whole number from 0 below 2³².
+    """
+    if not is_seed(seed):
+        raise InputError(f"{name} is {shorten(seed)}", allowed=SEEDS_ALLOWED)
+
+
+def span(low: int, high: int) -> str:
+    """Two bounds in words; one number where they are the same."""
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def shorten(value: object, most: int = 80) -> str:
+    """A value as it was given, without the middle of a long one."""
+    try:
+        text = repr(value)
+    # Python refuses to write out a whole number of thousands of digits.
+    except ValueError:
+        return f"a {type(value).__name__} too long to print"
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-most // 4 :]}"

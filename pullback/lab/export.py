@@ -8,10 +8,11 @@ import panel as pn
 from bokeh.resources import INLINE
 from panel.io.resources import CDN_DIST
 
-from pullback.core.errors import InputError, StorageError
+from pullback.core.errors import StorageError
 from pullback.lab.app import page
 from pullback.lab.rooms import all_rooms
 from pullback.lab.session import Session
+from pullback.runs.folder import check_writable
 
 NAME = "index.html"
 
@@ -27,11 +28,10 @@ def export_page(folder: Path, *, run: Path | None = None) -> Path:
         The page's file.
 
     Raises:
-        InputError: if ``folder`` is a file.
-        StorageError: if it cannot be written.
+        InputError: if ``folder`` is a file, or cannot be made or written to.
+        StorageError: if the disk refuses a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--export {folder} is a file", allowed="a folder, new or not")
+    check_writable(folder, remedy="Give another folder with --export")
     template = page(all_rooms(), Session(run), live=False)
     target = folder / NAME
     try:

@@ -1,6 +1,7 @@
 """The lab's server: it binds an address, answers any number of visitors, and ends quietly."""
 
 import errno
+import ipaddress
 import logging
 import signal
 import socket
@@ -9,11 +10,15 @@ import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import panel as pn
 from bokeh.server.urls import per_app_patterns
 from panel.io.server import WSHandler, get_server
+from tornado.httputil import HTTPServerRequest
 from tornado.iostream import StreamClosedError
+from tornado.routing import Matcher, Rule
+from tornado.web import RequestHandler
 from tornado.websocket import WebSocketClosedError
 
 from pullback.core.errors import InputError
@@ -27,6 +32,7 @@ def start(
     *,
     port: int = 5010,
     host: str = "127.0.0.1",
+    allow_hosts: Sequence[str] = (),
     run: Path | None = None,
     rooms: Sequence[Room] | None = None,
 ) -> Any:
@@ -35,6 +41,8 @@ def start(
     Args:
         port: where to listen; 0 for any free port.
         host: the address to bind to; loopback unless others are to reach it.
+        allow_hosts: names, without port, by which visitors may call this machine, beside those of
+            loopback and ``host``.
         run: a folder of runs to show, or of one run.
         rooms: the rooms of the page; all that are registered if None.
 
@@ -60,18 +68,23 @@ def start(
     if shown and shown[0].warm_up is not None:
         threading.Thread(target=shown[0].warm_up, daemon=True).start()
     _quiet_logs()
-    _send_at_once()
-    return get_server(
+    _use_own_socket()
+    server = get_server(
         {"/": visit},
         port=port,
         address=host,
-        websocket_origin=_origins(host, port),
+        # Not by a list of origins, which would have to name every port that is forwarded to this
+        # one, but by _Socket: who calls must be a page that this server gave.
+        websocket_origin=["*"],
         title="pullback lab",
         location=False,
         # A closed tab is forgotten after this many milliseconds.
         check_unused_sessions_milliseconds=5_000,
         unused_session_lifetime_milliseconds=10_000,
     )
+    rule = Rule(_Stranger(host, allow_hosts), _Refused)
+    server._tornado.default_router.rules.insert(0, rule)
+    return server
 
 
 def serve(server: Any, *, browser: bool, announce: Callable[[str], None]) -> None:
@@ -142,31 +155,85 @@ def _cannot_bind(host: str, port: int, error: OSError) -> InputError:
     )
 
 
-def _origins(host: str, port: int) -> list[str]:
-    """Which pages may talk to the server: its own, unless it was opened to others."""
-    if host in ("0.0.0.0", "::"):
-        return ["*"]
-    names = {host, "127.0.0.1", "localhost"}
-    return [f"{name}:{port}" for name in sorted(names)]
+class _Stranger(Matcher):
+    """Requests that call this server by a name that is not its own.
+
+    A page of anyone's can have its own name point to this address (DNS rebinding), and would then
+    read what it gets from here as its own. What such a page cannot choose is the name by which
+    the browser calls: its own.
+
+    Args:
+        host: the address that the server is bound to.
+        allowed: more names.
+    """
+
+    def __init__(self, host: str, allowed: Sequence[str]):
+        self.names = {"localhost", _bare(host), *map(_bare, allowed)}
+        self.open = host in ("0.0.0.0", "::", "")
+
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
+        """Not None, which is to refuse it, for a stranger's."""
+        return None if self.is_own(request.headers.get_list("Host")) else {}
+
+    def is_own(self, hosts: Sequence[str]) -> bool:
+        """Whether what a request says in its Host headers is this server."""
+        if len(hosts) != 1:
+            return False
+        name = _bare(hosts[0])
+        if name in self.names:
+            return True
+        try:
+            address = ipaddress.ip_address(name)
+        except ValueError:
+            return False
+        # Which addresses this machine has is not known; no name points to an address in figures.
+        return address.is_loopback or self.open
 
 
-class _PromptSocket(WSHandler):
-    """Sends small messages at once, instead of when the last one is acknowledged.
+def _bare(host: str) -> str:
+    """A host's name or address without port and brackets."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+class _Refused(RequestHandler):
+    """What a stranger gets, whatever it asks for."""
+
+    def prepare(self) -> None:
+        self.set_status(403)
+        self.set_header("Content-Type", "text/plain; charset=utf-8")
+        self.finish(
+            "This lab does not answer to the name by which it was called. If it is a name of this "
+            "machine, start the lab with --allow-host NAME.\n"
+        )
+
+
+class _Socket(WSHandler):
+    """Answers pages of this server alone, and sends small messages at once.
 
     Bokeh sends a change in several pieces, and each answer would wait 40 ms for the visitor's
     system to acknowledge the first.
     """
+
+    def check_origin(self, origin: str) -> bool:
+        """Whether the page came from the host and port that its request names; see _Stranger."""
+        try:
+            return urlsplit(origin).netloc.lower() == self.request.headers["Host"].lower()
+        except (ValueError, KeyError):
+            return False
 
     def open(self, *arguments: Any, **options: Any) -> Any:
         self.set_nodelay(True)
         return super().open(*arguments, **options)
 
 
-def _send_at_once() -> None:
+def _use_own_socket() -> None:
     # As Panel puts its own handler there. Other programs do not share this process.
     for number, entry in enumerate(per_app_patterns):
         if entry[1] is WSHandler:
-            per_app_patterns[number] = (entry[0], _PromptSocket)
+            per_app_patterns[number] = (entry[0], _Socket)
 
 
 def _quiet_logs() -> None:

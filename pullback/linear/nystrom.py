@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from pullback.core import trees
-from pullback.core.errors import InputError
+from pullback.core.errors import InputError, check_seed
 from pullback.core.trees import Params
 from pullback.linear.base import (
     RTOL,
@@ -61,6 +61,7 @@ class Nystrom(Unpreconditioned):
 
     def __init__(self, rank: int = 5, steps: int = STEPS, rtol: float = RTOL, seed: int = 0):
         check_settings("Nystrom", rtol, rank=rank, steps=steps)
+        check_seed(seed, "Nystrom's seed")
         if rank >= steps:
             raise InputError(
                 f"Nystrom(rank={rank}, steps={steps})",

@@ -18,7 +18,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, PyTree, Shaped, UInt8
 
-from pullback.core.errors import InputError, StorageError
+from pullback.core.errors import InputError, StorageError, span
 
 HEARTBEAT = 10
 """Seconds of silence after which JAX's coordination service gives a process up for lost."""
@@ -108,7 +108,7 @@ def find_place(
     if not 0 <= process_id < processes:
         raise InputError(
             f"--process-id is {process_id}, but --processes is {processes}",
-            allowed=f"0 to {processes - 1}",
+            allowed=span(0, processes - 1),
         )
     found = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[^\s:/]+):(\d{1,5})", coordinator)
     if not found or not 0 < int(found[2]) < 2**16:

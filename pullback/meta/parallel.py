@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import PyTree
 
 from pullback.core import trees
-from pullback.core.errors import InputError
+from pullback.core.errors import InputError, span
 from pullback.meta import multihost
 from pullback.registries import CHUNKED, check_strategy
 
@@ -142,7 +142,7 @@ def count_devices(devices: int | None) -> int:
     if devices is None:
         return available
     if not 1 <= devices <= available:
-        raise InputError(f"{devices} devices were asked for", allowed=f"1 to {available}")
+        raise InputError(f"{devices} devices were asked for", allowed=span(1, available))
     return devices
 
 

@@ -215,7 +215,7 @@ def train(
         devices: the most devices of each process to spread tasks over; all if None.
         on_choice: told what was chosen where ``strategy`` is ``"measure"``.
         progress: show a bar with the loss, the inner residual and the time left on stderr; where
-            that is no terminal, one line at the end.
+            that is no terminal, a line at the end and every ten seconds.
 
     Returns:
         The final state and the metrics of every step.

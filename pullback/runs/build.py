@@ -7,14 +7,16 @@ from typing import Any
 import jax
 import numpy as np
 import optax
+from jaxtyping import PRNGKeyArray
 
 from pullback.algorithms import AdaptiveStrength, MetaAlgorithm
+from pullback.core import memory
 from pullback.core.errors import InputError
 from pullback.core.problem import Loss
 from pullback.core.scores import Score
 from pullback.core.trees import Params
 from pullback.implicit.certificate import Certify
-from pullback.meta import evaluation, training
+from pullback.meta import evaluation, parallel, training
 from pullback.meta.evaluation import Evaluation, Metric
 from pullback.meta.training import TrainResult, TrainState
 from pullback.models.objectives import CLASSIFICATION, Objective
@@ -27,6 +29,10 @@ from pullback.tasks.datasets import Data, DataSummary, gives_classes, load, summ
 from pullback.tasks.images import DRAWING
 
 PARTS = ("train", "validation", "test")
+RESTORED_COPIES = 4
+"""Of the parameters, to read a checkpoint: as drawn, and with the two moments of Adam."""
+TRAINED_COPIES = 8
+"""On each device in training: θ, the meta-gradient and two moments, before and after a step."""
 # What each stream of random numbers is folded in with; any two must differ.
 PARAMS, TRAIN, VALIDATE, EVALUATE, WARM_UP = range(5)
 
@@ -258,8 +264,14 @@ def build(
             _given(given.validation_classes),
             _given(given.test_classes),
         )
+    solver = _make_solver(config)
+    # Of a solver that remembers what it did, such as L-BFGS, its steps and what they changed.
+    copies = TRAINED_COPIES + 2 * getattr(solver, "history", 0)
+    if jax.default_backend() == "cpu":
+        # Host devices share one memory, and each holds all of them.
+        copies *= parallel.task_mesh(config.training.tasks_per_step).size
     summary = summarise_data(data, config.data.ways) if summary is None else summary
-    built = assemble(config, summary, split, data)
+    built = assemble(config, summary, split, data, copies=copies)
     for part in PARTS:
         built.tasks(part)
     return built
@@ -270,6 +282,8 @@ def assemble(
     summary: DataSummary | None = None,
     split: ClassSplit | None = None,
     data: Data | None = None,
+    *,
+    copies: int = RESTORED_COPIES,
 ) -> Experiment:
     """Put an experiment together from what is known already, and load no examples.
 
@@ -279,13 +293,14 @@ def assemble(
             set gives classes.
         split: the classes; never drawn here.
         data: what the data set gives; tasks are made if None, examples are not loaded.
+        copies: of the parameters that must fit into memory.
 
     Returns:
         The experiment; whether its tasks can be drawn is not checked.
 
     Raises:
-        InputError: if the model, the solver and the algorithm do not fit each other, or the
-            examples are not those that are summarised.
+        InputError: if the model, the solver and the algorithm do not fit each other, the examples
+            are not those that are summarised, or the parameters do not fit into memory.
     """
     objective: Objective = CLASSIFICATION
     if data is None and not gives_classes(DATASETS.find(config.data.dataset)):
@@ -318,7 +333,7 @@ def assemble(
         data,
         split,
         model,
-        model.init(key),
+        _init(model, key, copies),
         loss,
         loss if objective.metric is objective.loss else objective.metric(model.apply),
         make_algorithm(config, loss),
@@ -337,6 +352,25 @@ def _make_model(config: RunConfig, inputs: tuple[int, ...], outputs: int) -> Any
     return MODELS.find(config.model.model).make(inputs, outputs, **given)
 
 
+def _init(model: Any, key: PRNGKeyArray, copies: int) -> Params:
+    """A model's parameters, if so many copies of them fit into memory."""
+    try:
+        leaves = jax.tree.leaves(jax.eval_shape(model.init, key))
+    except jax.errors.JAXTypeError:
+        # Its init computes outside JAX, and how much it makes is not known before.
+        return model.init(key)
+    count = sum(leaf.size for leaf in leaves)
+    needed = copies * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    available = memory.available_bytes()
+    if available is not None and needed > available:
+        raise InputError(
+            f"The model has {count:,} parameters, of which {copies} copies are held: "
+            f"{memory.bytes_text(needed)} of memory, and {memory.bytes_text(available)} are free",
+            remedy="Take a narrower model (--width, --hidden), or fewer --devices",
+        )
+    return model.init(key)
+
+
 def _check_model(config: RunConfig) -> None:
     """Whether the settings of the model are right for some shape of examples at least."""
     errors = []
@@ -348,6 +382,17 @@ def _check_model(config: RunConfig) -> None:
         else:
             return
     raise errors[0]
+
+
+def _make_solver(config: RunConfig) -> Any:
+    given = config.algorithm
+    if given.solver is None:
+        return None
+    return SOLVERS.find(given.solver).make(
+        steps=given.inner_steps,
+        learning_rate=given.inner_learning_rate,
+        momentum=given.inner_momentum,
+    )
 
 
 def make_algorithm(config: RunConfig, loss: Loss) -> MetaAlgorithm:
@@ -366,11 +411,7 @@ def make_algorithm(config: RunConfig, loss: Loss) -> MetaAlgorithm:
     }
     options["strength"] = given.strength or None
     if given.solver is not None:
-        options["solver"] = SOLVERS.find(given.solver).make(
-            steps=given.inner_steps,
-            learning_rate=given.inner_learning_rate,
-            momentum=given.inner_momentum,
-        )
+        options["solver"] = _make_solver(config)
     if given.linear_solver is not None:
         options["linear_solver"] = LINEAR_SOLVERS.find(given.linear_solver).make(
             steps=given.linear_steps, rtol=given.linear_rtol

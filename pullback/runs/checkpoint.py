@@ -130,6 +130,7 @@ def restore(
                 tree = reader.restore(place)
         stored = dict(tree["state"])
         check(json.loads(bytes(tree["origin"])) if "origin" in tree else {})
+        _check_precision(step, folder, stored, {_key(path): leaf for path, leaf in leaves})
     except InputError:
         raise
     # Orbax and TensorStore report a damaged file by many kinds of exception.
@@ -142,6 +143,22 @@ def restore(
         ) from error
     flat = [jnp.asarray(stored[_key(path)], leaf.dtype) for path, leaf in leaves]
     return jax.tree.unflatten(jax.tree.structure(like), flat)
+
+
+def _check_precision(step: int, folder: Path, stored: Any, wanted: Any) -> None:
+    """Numbers of another precision are not rounded to this process's without a word."""
+    for name, leaf in wanted.items():
+        there, here = np.asarray(stored[name]).dtype, np.dtype(leaf.dtype)
+        if there != here:
+            wide = there.itemsize > here.itemsize
+            raise InputError(
+                f"The checkpoint of step {step} in {str(folder)!r} holds {there} numbers, and this "
+                f"process computes in {here}",
+                remedy="Set the environment variable JAX_ENABLE_X64=1, as when it was trained"
+                if wide
+                else "Train and use a run in one precision: leave JAX_ENABLE_X64 out, or set it "
+                "to 0",
+            )
 
 
 def steps(folder: Path) -> list[int]:

@@ -39,6 +39,7 @@ from pullback.runs.fields import (
     FROM_ZERO,
     NAMES,
     POSITIVE,
+    SEED,
     SHARE,
     WHOLE_SHARE,
     WIDTHS,
@@ -246,7 +247,7 @@ class DataConfig:
         applies=FROM_CLASSES,
     )
     split_seed: int | None = setting(
-        whole(0), 0, "Seed of that deal, drawn once for a run.", applies=FROM_CLASSES
+        SEED, 0, "Seed of that deal, drawn once for a run.", applies=FROM_CLASSES
     )
     validation_classes: int | None = setting(
         whole(1), 100, "Classes to choose the best checkpoint by.", applies=FROM_CLASSES
@@ -403,7 +404,7 @@ class TrainingConfig:
     clip_norm: float = setting(
         POSITIVE, 3.0, "Scale a meta-gradient down to this norm where it is larger."
     )
-    seed: int = setting(whole(0), 0, "Seed of the initialisation, the episodes and the solvers.")
+    seed: int = setting(SEED, 0, "Seed of the initialisation, the episodes and the solvers.")
     validate_every: int = setting(whole(1), 100, "Meta-steps between validations.")
     validation_tasks: int = setting(whole(2), 200, "Tasks of a validation.")
     on_bad_verdict: str = setting(
@@ -467,6 +468,9 @@ MAY_DIFFER = {
 
 SECTION_OF = {name: section for section, settings in SETTINGS.items() for name in settings}
 """The section of each setting; no name occurs in two."""
+
+ADDED = ("model",)
+"""Settings that runs of the first version do not name."""
 
 FORMER = {
     described.former: name
@@ -672,21 +676,40 @@ def read_toml(path: Path | str) -> Given:
     """
     path = Path(path)
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         why = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(f"The configuration {str(path)!r} cannot be read: {why}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise InputError(f"The configuration {str(path)!r} is nested too deeply") from None
+    # Besides its own errors, tomllib passes on those of Python's numbers.
+    except ValueError as error:
         raise InputError(f"The configuration {str(path)!r} is no TOML: {error}") from None
 
 
 def from_toml(path: Path | str) -> RunConfig:
-    """The configuration in a TOML file, completed with defaults.
+    """The configuration that a run wrote, in which no setting is left to a default.
 
     Raises:
-        InputError: as :func:`read_toml` and :func:`resolve` do.
+        InputError: as :func:`read_toml` and :func:`resolve` do, and if a setting is missing, as
+            in a file that was cut short.
     """
-    return resolve(read_toml(path))
+    given = read_toml(path)
+    config = resolve(given)
+    written = merge(given)
+    missing = [
+        f"{name} in [{section}]"
+        for section, settings in config.to_dict().items()
+        for name in settings
+        if name not in written.get(section, {}) and name not in ADDED
+    ]
+    if missing:
+        raise InputError(
+            f"{len(missing)} settings are missing, the first is {missing[0]}",
+            allowed="the file as pullback train wrote it, with every setting of the run",
+            remedy="Perhaps it was cut short; put a whole copy in its place",
+        )
+    return config
 
 
 def merge(*layers: Given) -> dict[str, dict[str, Any]]:

@@ -5,8 +5,10 @@ from typing import Any
 from pullback.algorithms import describe_strength
 from pullback.core import results
 from pullback.core.errors import InputError
+from pullback.core.results import Verdict
 from pullback.runs import build, checkpoint
 from pullback.runs.folder import Run
+from pullback.runs.records import check_evaluation
 
 
 def describe_run(run: Run) -> dict[str, Any]:
@@ -23,11 +25,6 @@ def describe_run(run: Run) -> dict[str, Any]:
     """
     steps, validations = run.metrics("step"), run.metrics("validation")
     score = build.summary_of(run).score
-    flags: dict[str, int] = {}
-    for line in run.metrics("flags"):
-        for code, count in line["codes"].items():
-            text = f"{results.label(int(code))}: {results.message(int(code))}"
-            flags[text] = flags.get(text, 0) + count
     last = validations[-1] if validations else {}
     record: dict[str, Any] = {
         "run": str(run.folder),
@@ -38,7 +35,7 @@ def describe_run(run: Run) -> dict[str, Any]:
         "best_validation": run.best_validation(score),
         "last_validation": last,
         "checkpoints": checkpoint.steps(run.checkpoints),
-        "flagged": flags,
+        "flagged": flagged(run),
         "failed": [line["message"] for line in run.metrics("failed")],
         "config": run.config.to_dict(),
         "versions": run.versions(),
@@ -52,11 +49,39 @@ def describe_run(run: Run) -> dict[str, Any]:
     form = run.config.algorithm.learn_strength
     if form not in (None, "none") and record["checkpoints"]:
         record["learned_strength"] = _learned_strength(run, form)
-    record["evaluations"] = {
-        name: {n: x for n, x in stored.items() if n != "records"}
-        for name, stored in run.evaluations().items()
-    }
+    record["evaluations"] = {}
+    for name, stored in run.evaluations().items():
+        try:
+            check_evaluation(stored)
+        except InputError as error:
+            raise InputError(
+                f"The evaluation {name!r} of {str(run.folder)!r} is broken: {error}",
+                remedy="Remove its file, and evaluate again",
+            ) from None
+        record["evaluations"][name] = {n: x for n, x in stored.items() if n != "records"}
     return record
+
+
+def flagged(run: Run) -> dict[str, int]:
+    """How many training tasks had each verdict but ok, by its name and its sentence."""
+    counts: dict[str, int] = {}
+    for line in run.metrics("flags"):
+        for code, count in line["codes"].items():
+            text = f"verdict {code}, which this version does not know"
+            if int(code) in list(Verdict):
+                text = f"{results.label(int(code))}: {results.message(int(code))}"
+            counts[text] = counts.get(text, 0) + count
+    return counts
+
+
+def flagged_lines(run: Run) -> list[str]:
+    """The same in sentences; none where every meta-gradient is to be trusted."""
+    steps = sum(line["count"] for line in run.metrics("step"))
+    tasks = steps * run.config.training.tasks_per_step
+    return [
+        f"Doubtful: {count} of {tasks} training tasks: {text}."
+        for text, count in flagged(run).items()
+    ]
 
 
 def _learned_strength(run: Run, form: str) -> dict[str, Any]:

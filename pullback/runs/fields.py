@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from pullback.core.errors import InputError, unknown_name
+from pullback.core.errors import SEEDS, InputError, shorten, unknown_name
 from pullback.core.registry import Registry
 
 
@@ -98,15 +98,19 @@ def settings_of(section: type) -> dict[str, Setting]:
     return {f.name: f.metadata["setting"] for f in dataclasses.fields(section)}
 
 
-def whole(least: int) -> Kind:
-    """Whole numbers from one on."""
+MOST = 2**31 - 1
+"""The largest whole number of a setting: steps and sizes are 32-bit numbers on the device."""
+
+
+def whole(least: int, most: int = MOST) -> Kind:
+    """Whole numbers from one to another."""
 
     def read(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
             raise ValueError
         return value
 
-    return Kind(f"whole numbers from {least}", read, int)
+    return Kind(f"whole numbers from {least}" + f" to {most}" * (most != MOST), read, int)
 
 
 def number(allowed: str, fits: Callable[[float], bool]) -> Kind:
@@ -115,9 +119,13 @@ def number(allowed: str, fits: Callable[[float], bool]) -> Kind:
     def read(value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ValueError from None
         if not math.isfinite(value) or not fits(value):
             raise ValueError
-        return float(value)
+        return value
 
     return Kind(allowed, read, float)
 
@@ -125,6 +133,12 @@ def number(allowed: str, fits: Callable[[float], bool]) -> Kind:
 def text(value: Any) -> str:
     """The same value, if it is a text."""
     if not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _path(value: Any) -> str:
+    if "\0" in text(value):
         raise ValueError
     return value
 
@@ -152,6 +166,7 @@ def _parts(given: str) -> list[str]:
     return given.split(",")
 
 
+SEED = whole(0, SEEDS - 1)
 POSITIVE = number("numbers above 0", lambda x: x > 0)
 FROM_ZERO = number("numbers from 0", lambda x: x >= 0)
 SHARE = number("0 ≤ number < 1", lambda x: 0 <= x < 1)
@@ -164,7 +179,7 @@ WIDTHS = Kind(
     written="whole numbers with commas, as in 40,40",
 )
 NAMES = Kind("a list of names", _names, parse=_parts, written="names with commas")
-FOLDER = Kind("a folder, or empty", text)
+FOLDER = Kind("a folder, or empty", _path)
 
 
 def one_of(what: str, names: Iterable[str]) -> Kind:
@@ -205,7 +220,7 @@ def read(kind: Kind, name: str, value: Any) -> Any:
     except InputError:
         raise
     except ValueError:
-        raise InputError(f"{name} is {value!r}", allowed=kind.allowed) from None
+        raise InputError(f"{name} is {shorten(value)}", allowed=kind.allowed) from None
 
 
 def parse(kind: Kind, name: str, given: Any) -> Any:
@@ -219,4 +234,4 @@ def parse(kind: Kind, name: str, given: Any) -> Any:
     try:
         return kind.parse(given)
     except ValueError:
-        raise InputError(f"{name} is {given!r}", allowed=kind.written) from None
+        raise InputError(f"{name} is {shorten(given)}", allowed=kind.written) from None

@@ -8,17 +8,23 @@ import json
 import math
 import os
 import platform
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pullback.core.errors import InputError, StorageError
+import jax
+
+from pullback.core.errors import InputError, StorageError, shorten
 from pullback.core.files import write_atomically
 from pullback.core.scores import Score
 from pullback.registries import DATASETS
 from pullback.runs import config as configs
 from pullback.runs.config import RunConfig
+from pullback.runs.fields import read
+from pullback.runs.formatting import command
+from pullback.runs.records import TEXT, check_line, parse_json, read_file
 from pullback.tasks import ClassSplit, gives_classes
 from pullback.tasks.datasets import DataSummary
 
@@ -78,13 +84,23 @@ class Run:
         check_free(folder)
         with storage(folder, "nothing was started"):
             folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / CONFIG, config.to_toml())
-        if split is not None:
-            write_json(folder / SPLIT, split.to_dict())
-        if summary is not None:
-            write_json(folder / DATA, summary.to_dict())
-        write_json(folder / VERSIONS, versions())
-        return cls(folder, config, split, summary)
+        run = cls(folder, config, split, summary)
+        run.write()
+        return run
+
+    def write(self) -> None:
+        """Write all that is known before anything is trained.
+
+        Raises:
+            StorageError: if the disk refuses it.
+        """
+        write_text(self.folder / CONFIG, self.config.to_toml())
+        if self.split is not None:
+            write_json(self.folder / SPLIT, self.split.to_dict())
+        if self.summary is not None:
+            write_json(self.folder / DATA, self.summary.to_dict())
+        precision = "float64" if jax.config.values["jax_enable_x64"] else "float32"
+        write_json(self.folder / VERSIONS, versions() | {"precision": precision})
 
     @classmethod
     def open(cls, folder: Path | str) -> "Run":
@@ -115,7 +131,10 @@ class Run:
         except InputError as error:
             raise InputError(f"The run {str(folder)!r} cannot be opened: {error}") from None
         split = None
-        if (folder / SPLIT).exists() or gives_classes(DATASETS.find(config.data.dataset)):
+        # Of a run that ended before anything was trained, nothing is lost by drawing it then.
+        begun = cls(folder, config, None).begun
+        of_classes = gives_classes(DATASETS.find(config.data.dataset))
+        if (folder / SPLIT).exists() or (of_classes and begun):
             split = _read(folder / SPLIT, ClassSplit.from_dict)
             registered = config.data.dataset in DATASETS
             if registered and split.dataset != config.data.dataset:
@@ -125,6 +144,25 @@ class Run:
                 )
         summary = _read(folder / DATA, DataSummary.from_dict) if (folder / DATA).exists() else None
         return cls(folder, config, split, summary)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was measured or saved."""
+        metrics = self.folder / METRICS
+        saved = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        return saved or (metrics.exists() and (not metrics.is_file() or metrics.stat().st_size > 0))
+
+    def check_trained(self) -> None:
+        """Whether there is anything to score.
+
+        Raises:
+            InputError: if it ended before anything was trained.
+        """
+        if not self.begun:
+            raise InputError(
+                f"The run {str(self.folder)!r} ended before anything was trained",
+                remedy=f"Go on with it by: {command('train', '--resume', self.folder)}",
+            )
 
     @property
     def checkpoints(self) -> Path:
@@ -212,23 +250,21 @@ class Run:
             InputError: if a line that is not the last is broken.
         """
         path = self.folder / METRICS
-        if not path.is_file():
+        if not path.exists():
             return []
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = read_file(path, errors="replace").split("\n")
         records = []
         for number, line in enumerate(lines, start=1):
             if not line:
                 continue
             try:
-                record = json.loads(line)
-                if not isinstance(record, dict) or not isinstance(record.get("step"), int):
-                    raise ValueError
-            except ValueError:
+                record = check_line(parse_json(line), kind)
+            except ValueError as error:
                 # Only the last line can have been cut, and then no line break follows it.
                 if number == len(lines):
                     break
                 raise InputError(
-                    f"Line {number} of {str(path)!r} is broken",
+                    f"Line {number} of {str(path)!r} is broken: {error}",
                     remedy="Remove that line, or start a new run",
                 ) from None
             records.append(record)
@@ -279,7 +315,10 @@ class Run:
             InputError: if the file is broken.
         """
         path = self.folder / VERSIONS
-        return read_json(path) if path.is_file() else {}
+        stored = read_json(path) if path.exists() else {}
+        for name, value in stored.items():
+            read(TEXT, f"{name} in {str(path)!r}", value)
+        return stored
 
 
 def versions() -> dict[str, str]:
@@ -304,23 +343,61 @@ def check_free(
     folder: Path | str,
     remedy: str = "Give another one with --out, or go on with that run by --resume",
 ) -> None:
-    """A new run needs a folder of its own.
+    """A new run needs a folder of its own, which can be written to.
 
     Args:
         folder: must not exist yet, or be empty.
         remedy: what to do if it is not.
 
     Raises:
-        InputError: if the folder holds something, or is a file.
+        InputError: if the folder holds something, is a file, or cannot be made or written to.
     """
     folder = Path(folder)
-    if folder.is_dir() and any(folder.iterdir()):
+    if holds_something(folder):
+        raise InputError(f"The folder {str(folder)!r} is not empty", remedy=remedy)
+    check_writable(folder)
+
+
+def holds_something(folder: Path) -> bool:
+    """Whether a folder is there, and is not empty."""
+    with contextlib.suppress(OSError):
+        return folder.is_dir() and any(folder.iterdir())
+    return False
+
+
+def check_writable(folder: Path | str, remedy: str = "Give another folder with --out") -> None:
+    """Whether files can be written to a folder, found out by writing one; nothing of it stays.
+
+    Args:
+        folder: need not exist.
+        remedy: what to do if it cannot be made, or not be written to.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    folder = Path(folder)
+    made: list[Path] = []
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"{str(folder)!r} is a file", remedy=remedy)
+        for place in (*reversed(folder.parents), folder):
+            if not place.exists():
+                place.mkdir()
+                made.append(place)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno else str(error)
         raise InputError(
-            f"The folder {str(folder)!r} is not empty",
+            f"The folder {shorten(str(folder), 200)} could not be written to ({why}); nothing was "
+            "started",
+            allowed="a folder that exists and may be written to, or one that can be made",
             remedy=remedy,
-        )
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{str(folder)!r} is a file", remedy="Give another folder with --out")
+        ) from None
+    finally:
+        for place in reversed(made):
+            with contextlib.suppress(OSError):
+                place.rmdir()
 
 
 def find_link(folder: Path, *others: Path) -> Path | None:
@@ -395,11 +472,10 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: if the file is missing or holds anything else.
     """
+    written = read_file(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"The file {str(path)!r} is missing") from None
-    except (OSError, ValueError) as error:
+        record = parse_json(written)
+    except ValueError as error:
         raise InputError(f"The file {str(path)!r} is broken: {error}") from None
     if not isinstance(record, dict):
         raise InputError(f"The file {str(path)!r} is broken: it holds no JSON object")

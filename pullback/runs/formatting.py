@@ -1,9 +1,15 @@
 """How times, residuals and evaluations are written for a person."""
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from pullback.core.scores import Score
+
+
+def command(*words: Any) -> str:
+    """A command line of the program that can be given to a shell as it stands."""
+    return shlex.join(["pullback", *map(str, words)])
 
 
 def percent(value: float | None) -> str:

@@ -15,7 +15,14 @@ from pullback.runs import agreement, budget
 from pullback.runs import config as configs
 from pullback.runs.build import Experiment, build
 from pullback.runs.config import Given, RunConfig
-from pullback.runs.folder import CONFIG, Run, check_free, default_folder, write_text
+from pullback.runs.folder import (
+    CONFIG,
+    Run,
+    check_free,
+    check_writable,
+    default_folder,
+    write_text,
+)
 from pullback.tasks import ClassSplit
 from pullback.tasks.datasets import DataSummary
 
@@ -111,8 +118,10 @@ def _resume(asked: Asked, folder: Path) -> tuple[Run, Experiment]:
     def read() -> dict[str, Any]:
         run = Run.open(folder)
         run.check_real()
+        check_writable(folder, remedy="Look at its permissions, or copy the run elsewhere")
         return {
             "folder": str(folder),
+            "begun": run.begun,
             "settings": run.config.to_dict(),
             "split": None if run.split is None else run.split.to_dict(),
             "data": None if run.summary is None else run.summary.to_dict(),
@@ -128,9 +137,12 @@ def _resume(asked: Asked, folder: Path) -> tuple[Run, Experiment]:
     )
     split = None if found["split"] is None else ClassSplit.from_dict(found["split"])
     summary = None if found["data"] is None else DataSummary.from_dict(found["data"])
-    run = Run(Path(found["folder"]), settings, split, summary)
     built = _build_everywhere(settings, split, asked, summary)
-    if settings != stored:
+    run = Run(Path(found["folder"]), settings, split, summary)
+    if not found["begun"]:
+        run = Run(run.folder, settings, built.split, built.summary)
+        multihost.from_first(run.write)
+    elif settings != stored:
         multihost.from_first(lambda: write_text(run.folder / CONFIG, settings.to_toml()))
     return run, built
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pullback.core import results
-from pullback.core.errors import DataError, InputError, NumericalError
+from pullback.core.errors import DataError, InputError, NumericalError, check_seed, span
 from pullback.core.results import Verdict
 from pullback.models import cross_entropy
 from pullback.runs import build, checkpoint
@@ -63,6 +63,8 @@ def adapt_to_folders(
         DataError: if a folder or a picture cannot be read.
         NumericalError: if adaptation left the finite numbers.
     """
+    check_seed(seed)
+    run.check_trained()
     summary = build.summary_of(run)
     ways = run.config.data.ways
     if run.split is None or ways is None or not summary.images:
@@ -76,7 +78,7 @@ def adapt_to_folders(
         raise InputError(
             f"The folder {str(support)!r} holds {len(classes)} classes, but the run tells "
             f"{ways} apart",
-            allowed=f"2 to {ways} classes",
+            allowed=f"{span(2, ways)} classes",
             remedy=f"Take fewer, or train a run with --ways {len(classes)}",
         )
     queries = read_queries(query, classes, summary.inputs)

@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 
 from pullback.core import results
-from pullback.core.errors import InputError, unknown_name
+from pullback.core.errors import InputError, check_seed, unknown_name
 from pullback.core.results import Verdict
 from pullback.meta.evaluation import Evaluation
 from pullback.registries import NORMALISATIONS
 from pullback.runs import build, checkpoint
 from pullback.runs.build import Experiment
 from pullback.runs.config import SETTINGS, RunConfig
-from pullback.runs.fields import read
-from pullback.runs.folder import Run
+from pullback.runs.fields import read, whole
+from pullback.runs.folder import Run, check_writable
 from pullback.tasks import ClassSet, TaskDistribution
 
 PARTS = ("test", "validation", "train", "unseen")
@@ -78,9 +78,11 @@ def evaluate_run(
         InputError: for parts, checkpoints or data that do not exist or fit, or are not the run's.
         StorageError: if the disk refuses the result.
     """
+    run.check_trained()
+    check_writable(run.folder, remedy="Look at its permissions, or copy the run elsewhere")
     check_part(run, part, allow_training_classes)
-    if tasks < 2:
-        raise InputError(f"tasks is {tasks}", allowed="whole numbers from 2")
+    read(whole(2), "tasks", tasks)
+    check_seed(seed)
     config = with_episodes(run.config, shots=shots, queries=queries, data_dir=data_dir)
     if built is None or config != run.config or allow_changed_data:
         summary = build.summary_of(run)

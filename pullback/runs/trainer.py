@@ -26,7 +26,8 @@ class Event:
 
     Args:
         kind: ``"start"``, ``"step"``, ``"validating"``, ``"validation"`` or ``"warning"``.
-        data: what is known about it, as in the run's metrics.
+        data: what is known about it, as in the run's metrics; of a warning also what it is
+            ``about``, which is the same for all of its kind.
     """
 
     kind: str
@@ -234,7 +235,7 @@ class _Trainer:
         self.report_flags(step)
         if scores.failed:
             text = f"{scores.failed} validation tasks: {results.message(Verdict.NOT_FINITE)}"
-            self.tell("warning", step=step, code=Verdict.NOT_FINITE, message=text)
+            self.tell("warning", step=step, about="validation", message=text)
         self.save(state, record["mean"])
         self.write(record)
         self.tell("validation", **record, steps=self.settings.steps)
@@ -249,7 +250,7 @@ class _Trainer:
         for code, count in flagged.items():
             sentence = results.message(code, self.lowest)
             text = f"{count} of the last {total} training tasks: {sentence}"
-            self.tell("warning", step=step, code=code, count=count, message=text)
+            self.tell("warning", step=step, about=code, count=count, message=text)
         self.seen, self.lowest = {}, float("inf")
 
     def write(self, *records: dict[str, Any]) -> None:

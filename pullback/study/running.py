@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
 
-from pullback.core.errors import InputError, unknown_name
+from pullback.core.errors import InputError, check_seed, unknown_name
 from pullback.runs import folder, plots
 from pullback.study import drawing, memory, noise, tradeoff
 from pullback.study.parts import Result, Tick
@@ -137,6 +137,5 @@ def check(out: Path, parts: Sequence[str], seed: int) -> None:
         raise InputError(
             f"The parts are {', '.join(parts)}", allowed=f"each of {', '.join(PARTS)} once"
         )
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-        raise InputError(f"The seed is {seed!r}", allowed="whole numbers from 0 below 2³²")
+    check_seed(seed)
     folder.check_free(out, remedy="Give another one with --out")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pullback.core.errors import InputError
+from pullback.core.errors import InputError, shorten
 from pullback.core.registry import Entry
 from pullback.core.scores import ACCURACY, Score
 from pullback.tasks.base import TaskDistribution, TaskFamily
@@ -104,18 +104,27 @@ class DataSummary:
             InputError: if a value is missing or of another type.
         """
         try:
-            inputs = tuple(int(length) for length in stored["inputs"])
+            inputs = tuple(_length(length) for length in stored["inputs"])
             score = Score(**stored["score"])
+            if not isinstance(score.name, str):
+                raise TypeError("the score has no name")
             digests = stored.get("digests")
             digests = None if digests is None else {str(c): str(d) for c, d in digests.items()}
-            return cls(inputs, int(stored["outputs"]), score, bool(stored["images"]), digests)
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            outputs = _length(stored["outputs"])
+            return cls(inputs, outputs, score, bool(stored["images"]), digests)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"A summary of the data is broken: {error!r}") from None
 
     def changed(self, data: ClassSet) -> list[str]:
         """The classes of a data set whose examples are not those that are summarised here."""
         known = self.digests or {}
         return [name for name, found in data.digests.items() if known.get(name, found) != found]
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"a length is {shorten(value)}")
+    return value
 
 
 def summarise_data(data: Data, ways: int | None) -> DataSummary:

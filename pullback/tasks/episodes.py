@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float32, Int32, PRNGKeyArray, Shaped, UInt8
 
-from pullback.core.errors import InputError
+from pullback.core.errors import InputError, span
 from pullback.registries import STRONGEST_DISTORTION
 from pullback.tasks.base import Task
 from pullback.tasks.class_set import ClassSet
@@ -162,7 +162,7 @@ def episodes(
         raise InputError(
             f"{ways} ways were asked for, but {class_set.name!r} has {available} "
             f"classes{with_views} to draw from",
-            allowed=f"1 to {available} ways",
+            allowed=f"{span(1, available)} ways",
             remedy="Ask for fewer ways or give more classes",
         )
     fewest, most = int(class_set.counts.min()), int(class_set.counts.max())

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from pullback.core.array_cache import fingerprint
-from pullback.core.errors import DataError, InputError
+from pullback.core.errors import DataError, check_seed
 from pullback.tasks.cache import cached
 from pullback.tasks.class_set import ClassSet
 from pullback.tasks.images import SIDE
@@ -56,11 +56,10 @@ def load_glyphs(seed: int = 0, cache_dir: Path | str | None = None) -> ClassSet:
         scripts, and there are no official parts.
 
     Raises:
-        InputError: if the seed is not a whole number, 0 or more.
+        InputError: if the seed is no whole number from 0 below 2³².
         DataError: if Matplotlib was installed without its fonts.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-        raise InputError(f"seed is {seed!r}", allowed="a whole number, 0 or more")
+    check_seed(seed)
     import matplotlib
     import PIL
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pullback.core.errors import InputError, unknown_name
+from pullback.core.errors import InputError, check_seed, unknown_name
 from pullback.registries import SPLITS
 from pullback.tasks.class_set import ClassSet
 
@@ -145,7 +145,7 @@ def draw_split(
     Args:
         class_set: the classes to deal.
         by: ``"alphabet"``, ``"character"`` or ``"official"``.
-        seed: another seed, another split.
+        seed: another seed, another split; from 0 below 2³².
         validation: number of classes for validation; 0 for none.
         test: number of classes for test; 0 for none; not used by ``"official"``.
 
@@ -158,7 +158,7 @@ def draw_split(
     """
     if by not in SPLITS:
         raise unknown_name("way to split", by, SPLITS)
-    _whole("seed", seed, least=None)
+    check_seed(seed)
     _whole("validation", validation, least=0)
     _whole("test", test, least=0)
 
@@ -238,7 +238,7 @@ def _deal_groups(
             f"The {groups_in_all} alphabets of {dataset!r} cannot be dealt as whole alphabets "
             f"with {asked}: none would be left to train on",
             allowed=f"at least {needed} alphabets, and numbers that leave one for each part",
-            remedy='Ask for fewer classes or split by="character"',
+            remedy="Ask for fewer classes, or split by character",
         )
     return dealt
 
@@ -251,7 +251,7 @@ def _check_official(class_set: ClassSet) -> None:
                 f"{class_set.name!r} as loaded has no official {part} part"
                 if official
                 else f"The data set {class_set.name!r} has no official parts",
-                allowed='by="alphabet" or by="character" with this data',
+                allowed="a split by alphabet or by character with this data",
                 remedy=f"Put images_{part}.zip into the data folder too" if official else None,
             )
 

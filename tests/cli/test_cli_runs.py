@@ -65,6 +65,7 @@ def test_a_configuration_changed_by_hand_to_nonsense_is_named_with_its_run(run):
 )
 def test_a_broken_split_is_an_error_and_never_drawn_anew(text, message, tmp_path):
     run = Run.create(tmp_path / "run", configs.resolve({}), SPLIT)
+    run.append({"kind": "step", "step": 1})
     file = run.folder / "split.json"
     file.unlink() if text is None else file.write_text(text)
     with pytest.raises(InputError, match=message):

@@ -220,6 +220,6 @@ def test_a_typing_mistake_in_a_file_is_named_with_the_nearest_setting(tmp_path):
 
 def test_a_disk_that_refuses_is_told_without_a_traceback(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    done = cli("train", *SINUSOID, "--out", tmp_path / "file" / "run", code=1)
+    done = cli("train", *SINUSOID, "--out", tmp_path / "file" / "run", code=2)
     assert "could not be written" in done.stderr
     assert "nothing was started" in done.stderr

@@ -32,7 +32,7 @@ def groups_of(names):
 @given(
     sizes=st.lists(st.integers(1, 20), min_size=4, max_size=15),
     by=st.sampled_from(["alphabet", "character"]),
-    seed=st.integers(-5, 2**40),
+    seed=st.integers(0, 2**32 - 1),
     data=st.data(),
 )
 @settings(max_examples=60, deadline=None)

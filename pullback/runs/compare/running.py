@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from pullback.core.errors import InputError
+from pullback.core.errors import InputError, check_seed
 from pullback.core.scores import Score
 from pullback.meta import parallel
 from pullback.registries import INNER_LOOPS
@@ -99,6 +99,7 @@ def compare(
         NumericalError: if a training fails.
         StorageError: if the disk refuses a write.
     """
+    check_seed(seed)
     out = Path(out)
     _check_folder(out)
     data = build.load_data(next(iter(planned.values())))
@@ -142,13 +143,12 @@ def compare(
 
 
 def _check_folder(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{str(out)!r} is a file", remedy="Give another folder with --out")
-    if out.is_dir() and any(out.iterdir()) and not (out / MARK).is_file():
+    if folder.holds_something(out) and not (out / MARK).is_file():
         raise InputError(
             f"The folder {str(out)!r} is not empty, and holds no comparison",
             remedy="Give another one with --out",
         )
+    folder.check_writable(out)
 
 
 def _check_same(name: str, there: RunConfig, asked: RunConfig, *, ignore_steps: bool) -> None:
@@ -186,6 +186,9 @@ def _train(
             say=lambda text: observer.say(f"{name}: {text}"),
         )
         run = Run.create(folder, built[name].config, built[name].split, built[name].summary)
+    elif not run.begun:
+        run = Run(folder, built[name].config, built[name].split, built[name].summary)
+        run.write()
     steps = run.config.training.steps
     if resume and checkpoint.steps(run.checkpoints)[-1] == steps:
         observer.say(f"{name}: trained already.")

@@ -16,6 +16,7 @@ COLUMNS = (
     "algorithm",
     "inner loop",
     "test score",
+    "checkpoint",
     "meta-steps",
     "training",
     "ms/meta-step",
@@ -36,7 +37,7 @@ class Row:
         seconds: seconds of training, without compilation and validations.
         step_milliseconds: of one meta-step.
         inner_residual: mean over the test tasks.
-        best_step: the step of the checkpoint tested.
+        best_step: the step of the checkpoint tested: of those kept, the best by validation.
     """
 
     algorithm: str
@@ -89,6 +90,7 @@ def cells(score: Score, row: Row) -> tuple[str, ...]:
         row.algorithm,
         row.inner,
         score.text(row.mean, row.interval),
+        f"step {row.best_step}",
         str(row.steps),
         formatting.duration(row.seconds) if row.steps else "–",
         formatting.number(row.step_milliseconds),

@@ -16,6 +16,7 @@ from pullback.lab.room import Room
 from pullback.lab.run_summaries import RunSummary, differing_settings, read_runs
 from pullback.lab.session import Session
 from pullback.lab.visibility import VisibilityObserver
+from pullback.runs.formatting import command
 
 POLL_MILLISECONDS = 2000
 DASHES = ("solid", "dashed", "dotted", "dotdash", "dashdot", "solid")
@@ -240,7 +241,7 @@ def headline(folder: Path, runs: Sequence[RunSummary]) -> str:
     if not runs:
         return (
             f"<p>There is no run in {where} yet. One appears here as soon as "
-            f"<code>pullback train --out {escape(str(folder / 'NAME'))}</code> writes.</p>"
+            f"<code>{escape(command('train', '--out', folder / 'NAME'))}</code> writes.</p>"
         )
     broken = [run for run in runs if run.error]
     count = f"{len(runs)} run{'s' * (len(runs) > 1)} in {where}"
