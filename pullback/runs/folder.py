@@ -38,6 +38,11 @@ CHECKPOINTS = "checkpoints"
 EVALUATIONS = "evaluations"
 PACKAGES = ("pullback", "jax", "jaxlib", "numpy", "optax", "equinox")
 
+# What a checkpoint need not agree with: the split itself is compared in place of how it was drawn.
+_NOT_IN_ORIGIN = configs.MAY_DIFFER | {
+    *("data.split_by", "data.split_seed", "data.validation_classes", "data.test_classes"),
+}
+
 Parsed = TypeVar("Parsed")
 
 
@@ -193,7 +198,7 @@ class Run:
             section: {
                 name: value
                 for name, value in values.items()
-                if f"{section}.{name}" not in configs.MAY_DIFFER
+                if f"{section}.{name}" not in _NOT_IN_ORIGIN
             }
             for section, values in self.config.to_dict().items()
         }
@@ -211,7 +216,7 @@ class Run:
         if not stored:
             return
         for name, then, now in configs.diff(configs.resolve(stored["settings"]), self.config):
-            if name not in configs.MAY_DIFFER:
+            if name not in _NOT_IN_ORIGIN:
                 raise InputError(
                     f"{name} is {now!r} in {str(self.folder / CONFIG)!r}, but the checkpoint was "
                     f"trained with {then!r}",

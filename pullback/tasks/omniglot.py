@@ -279,7 +279,7 @@ def _read_drawing(file: Path | io.BytesIO, name: str) -> np.ndarray:
         with open_picture(file) as picture:
             ink = ImageChops.invert(on_paper(picture).convert("L"))
     # Pillow's PNG decoder reports a damaged chunk by SyntaxError, a short one by ValueError.
-    except (SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise OSError(f"{name}: {error}") from error
     if ink.width != ink.height:
         raise OSError(f"{name}: {ink.width}×{ink.height} pixels, but a drawing is square")
