@@ -62,6 +62,8 @@ def adapt(
     opened = Run.open(run)
     reporter.say("Reading the pictures, adapting to them and classifying; compiling takes longest.")
     record = predict.adapt_to_folders(opened, support, query, which=checkpoint, seed=seed)
+    if record["passed_over"]:
+        reporter.warn(f"Passed over beside the class folders: {', '.join(record['passed_over'])}.")
     rows = [
         (row["file"], row["predicted"], formatting.percent(row["probability"]), row["label"] or "")
         for row in record["predictions"]

@@ -2,12 +2,14 @@
 
 import contextlib
 import json
+import re
 import signal
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich import console
+from rich.console import ConsoleOptions, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -25,6 +28,33 @@ from pullback.runs.formatting import duration, number
 
 REST = Column(no_wrap=True, overflow="ellipsis", ratio=1)
 """The column of a bar that takes what room the others leave."""
+
+# What moves the cursor, turns the direction of writing round or cannot be encoded at all: in the
+# name of a file or a line of a stranger's run it could make a terminal show or do anything.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """A text with what a terminal might obey written out, as ``\\u001b``.
+
+    Args:
+        text: from anywhere; line breaks and tabs stay.
+
+    Returns:
+        The text.
+    """
+    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+class Console(console.Console):
+    """A console through which no text reaches the terminal as a command."""
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterator[Segment]:
+        """What is printed, piece by piece; the console's own commands are pieces apart."""
+        for piece in super().render(renderable, options):
+            yield piece if piece.control else piece._replace(text=printable(piece.text))
 
 
 class Reporter:

@@ -72,6 +72,15 @@ def evaluate(
             rich_help_panel="Tasks",
         ),
     ] = False,
+    allow_changed_data: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changed-data",
+            help="Take examples that are not those the run was trained with, though their classes "
+            "are named alike.",
+            rich_help_panel="Tasks",
+        ),
+    ] = False,
     seed: o.DrawSeed = 0,
     quiet: o.Quiet = False,
     json: o.Json = False,
@@ -104,6 +113,7 @@ def evaluate(
                 shots=shots,
                 queries=queries,
                 allow_training_classes=allow_training_classes,
+                allow_changed_data=allow_changed_data,
                 baseline=baseline,
                 on_block=on_block,
             ).record

@@ -1,7 +1,5 @@
 """How the processes of one training make sure that they mean the same."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -13,13 +11,6 @@ from pullback.runs.folder import versions
 from pullback.tasks import ClassSet
 
 SAME_VERSIONS = ("pullback", "jax", "jaxlib")
-MAY_DIFFER = {
-    f"{section}.{name}"
-    for section, settings in configs.SETTINGS.items()
-    for name, described in settings.items()
-    if described.resumable
-}
-"""Settings that change no number: they may differ between hosts, and when a run goes on."""
 
 Made = TypeVar("Made")
 
@@ -49,13 +40,12 @@ def everywhere(make: Callable[[], Made], describe: Callable[[Made], Any]) -> tup
 
 def summarise(built: Experiment, devices: int | None, minutes: float | None) -> dict[str, Any]:
     """What must be the same in every process, or their numbers would not fit together."""
-    split = None if built.split is None else json.dumps(built.split.to_dict(), sort_keys=True)
     known = versions()
     return {
         "settings": built.config.to_dict(),
         "devices": devices,
         "minutes": minutes,
-        "split": None if split is None else hashlib.sha256(split.encode()).hexdigest()[:16],
+        "split": None if built.split is None else built.split.digest(),
         "examples": built.data.digest() if isinstance(built.data, ClassSet) else None,
         "versions": {name: known[name] for name in SAME_VERSIONS},
     }
@@ -73,7 +63,7 @@ def check_same(summaries: Sequence[dict[str, Any]]) -> None:
     first = configs.resolve(summaries[0]["settings"])
     for number, other in enumerate(summaries):
         for name, one, two in configs.diff(first, configs.resolve(other["settings"])):
-            if name not in MAY_DIFFER:
+            if name not in configs.MAY_DIFFER:
                 raise _different(name, one, two, number)
         for name, what in (
             ("devices", "--devices"),

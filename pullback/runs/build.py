@@ -21,6 +21,7 @@ from pullback.meta.evaluation import Evaluation, Metric
 from pullback.meta.training import TrainResult, TrainState
 from pullback.models.objectives import CLASSIFICATION, Objective
 from pullback.registries import ALGORITHMS, DATASETS, LINEAR_SOLVERS, MODELS, SOLVERS
+from pullback.runs import checkpoint
 from pullback.runs.config import SETTINGS, RunConfig
 from pullback.runs.folder import Run
 from pullback.tasks import ClassSet, ClassSplit, TaskDistribution, TaskFamily, draw_split, episodes
@@ -162,12 +163,11 @@ class Experiment:
         )
 
 
-def load_data(config: RunConfig, data_dir: str | None = None) -> Data:
+def load_data(config: RunConfig) -> Data:
     """What the data set of a configuration gives.
 
     Args:
         config: the settings.
-        data_dir: read from this folder in place of the configured one.
 
     Returns:
         Examples sorted into classes, or tasks.
@@ -178,7 +178,7 @@ def load_data(config: RunConfig, data_dir: str | None = None) -> Data:
     data = config.data
     return load(
         DATASETS.find(data.dataset),
-        data_dir=data_dir or data.data_dir or None,
+        data_dir=data.data_dir or None,
         ways=data.ways,
         shots=data.shots,
         queries=data.queries,
@@ -211,8 +211,30 @@ def reopen(run: Run) -> Experiment:
     return assemble(run.config, run.summary, run.split)
 
 
+def restore(run: Run, built: Experiment, which: str | int = "last") -> TrainState:
+    """A checkpoint of a run, once it is known to be one of this configuration and split.
+
+    Args:
+        run: the run.
+        built: its experiment.
+        which: ``"last"``, ``"best"``, or a step.
+
+    Returns:
+        The training state.
+
+    Raises:
+        InputError: if there is no such checkpoint, it is broken, or it was trained with another
+            configuration or split than those that stand in the folder now.
+    """
+    like = built.fresh_state()
+    return checkpoint.restore(run.checkpoints, like, which, built.score, check=run.check_origin)
+
+
 def build(
-    config: RunConfig, split: ClassSplit | None = None, data: Data | None = None
+    config: RunConfig,
+    split: ClassSplit | None = None,
+    data: Data | None = None,
+    summary: DataSummary | None = None,
 ) -> Experiment:
     """Build and check everything that a configuration names, before anything is computed.
 
@@ -220,12 +242,13 @@ def build(
         config: the settings.
         split: the classes of a run that exists; drawn if None, which is for new runs only.
         data: what the data set gives, if it is loaded already.
+        summary: what a run that exists knows of its data; that of the data if None.
 
     Returns:
         The experiment.
 
     Raises:
-        InputError: if the parts do not fit each other.
+        InputError: if the parts do not fit each other, or the data are not those of the run.
         DataError: if the data are missing or damaged.
     """
     # Whatever can be wrong without the data is found before they are loaded.
@@ -247,7 +270,7 @@ def build(
     if jax.default_backend() == "cpu":
         # Host devices share one memory, and each holds all of them.
         copies *= parallel.task_mesh(config.training.tasks_per_step).size
-    summary = summarise_data(data, config.data.ways)
+    summary = summarise_data(data, config.data.ways) if summary is None else summary
     built = assemble(config, summary, split, data, copies=copies)
     for part in PARTS:
         built.tasks(part)
@@ -276,8 +299,8 @@ def assemble(
         The experiment; whether its tasks can be drawn is not checked.
 
     Raises:
-        InputError: if the model, the solver and the algorithm do not fit each other, or the
-            parameters into memory.
+        InputError: if the model, the solver and the algorithm do not fit each other, the examples
+            are not those that are summarised, or the parameters do not fit into memory.
     """
     objective: Objective = CLASSIFICATION
     if data is None and not gives_classes(DATASETS.find(config.data.dataset)):
@@ -290,6 +313,16 @@ def assemble(
         raise InputError(
             f"The examples of {data.name!r} have shape {list(data.shape)}, but the run was trained "
             f"on shape {list(summary.inputs)}"
+        )
+    changed = summary.changed(data) if isinstance(data, ClassSet) else []
+    if changed:
+        raise InputError(
+            f"{len(changed)} classes of {config.data.dataset!r} have other examples than those "
+            f"that the run was trained with, for instance {changed[0]!r}",
+            allowed="the run's own data (those of glyphs depend on the versions of Matplotlib and "
+            "Pillow)",
+            remedy="Give their folder by --data-dir, or train a new run; pullback evaluate takes "
+            "others with --allow-changed-data",
         )
     model = _make_model(config, summary.inputs, summary.outputs)
     loss = objective.loss(model.apply)

@@ -1,10 +1,11 @@
 """Training states on disk, by Orbax: written whole or not at all, and read back bit for bit."""
 
 import contextlib
+import json
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from pullback.core.errors import InputError, StorageError
 from pullback.core.scores import ACCURACY, Score
+from pullback.runs.folder import find_link
 
 
 @runtime_checkable
@@ -31,6 +33,8 @@ State = TypeVar("State", bound=Stepped)
 KEPT = 2
 """How many of the last checkpoints are kept, beside the best one."""
 
+_LONGEST_ORIGIN = 1_000_000
+
 
 def save(
     folder: Path,
@@ -39,6 +43,7 @@ def save(
     seed: int,
     value: float | None = None,
     score: Score = ACCURACY,
+    origin: Mapping[str, Any] | None = None,
 ) -> int:
     """Save a training state; a step that is saved already is left as it is.
 
@@ -48,17 +53,27 @@ def save(
         seed: the run's seed, which with the step gives every later random number.
         value: of the validation score; None if there is none for this step.
         score: what it is of, which says which checkpoint is the best.
+        origin: what it was trained with, as JSON has it.
 
     Returns:
         The step saved.
 
     Raises:
-        StorageError: if the disk refuses it; earlier checkpoints stand.
+        StorageError: if the disk refuses it, or the folder is a link, behind which nothing is
+            deleted; earlier checkpoints stand.
     """
     step = int(state.step)
     # A score that is not a number cannot be ranked, and must not count as the best.
     metrics = None if value is None or not math.isfinite(value) else {"score": float(value)}
     tree = {"state": _arrays(state), "seed": np.asarray(seed, np.int64)}
+    if origin is not None:
+        tree["origin"] = np.frombuffer(json.dumps(origin).encode(), np.uint8)
+    link = find_link(folder)
+    if link is not None:
+        raise StorageError(
+            f"{str(link)!r} is a link, and checkpoints are deleted in the run's own folder only. "
+            "Move what it points to in its place."
+        )
     try:
         with _manager(folder, score) as manager:
             if step in manager.all_steps():
@@ -74,7 +89,13 @@ def save(
     return step
 
 
-def restore(folder: Path, like: State, which: str | int = "last", score: Score = ACCURACY) -> State:
+def restore(
+    folder: Path,
+    like: State,
+    which: str | int = "last",
+    score: Score = ACCURACY,
+    check: Callable[[Mapping[str, Any]], None] = lambda origin: None,
+) -> State:
     """Read a training state back.
 
     Args:
@@ -82,6 +103,8 @@ def restore(folder: Path, like: State, which: str | int = "last", score: Score =
         like: a state of the same structure, shapes and dtypes.
         which: ``"last"``, ``"best"``, or a step.
         score: as given to :func:`save`.
+        check: called with the ``origin`` given to :func:`save`, empty if there was none; raises an
+            InputError if the state is not to be used.
 
     Returns:
         The state, equal to the one saved in every bit.
@@ -90,23 +113,24 @@ def restore(folder: Path, like: State, which: str | int = "last", score: Score =
         InputError: if there is no such checkpoint, it is broken, or it is of another model.
     """
     step = find(folder, which, score)
+    leaves = jax.tree.leaves_with_path(like)
+    shapes = {_key(path): np.shape(leaf) for path, leaf in leaves}
     try:
         with _quiet():
             import orbax.checkpoint as ocp
 
             with ocp.StandardCheckpointer(multiprocessing_options=_alone()) as reader:
-                tree = reader.restore(_item(folder, step).resolve())
-        leaves = jax.tree.leaves_with_path(like)
+                place = _item(folder, step).resolve()
+                # Before anything is read: what a file claims to hold may exceed all memory.
+                if not _fits(dict(reader.metadata(place).item_metadata), shapes):
+                    raise InputError(
+                        f"The checkpoint of step {step} in {str(folder)!r} is of another model",
+                        remedy="Give the run's own configuration",
+                    )
+                tree = reader.restore(place)
         stored = dict(tree["state"])
-        wanted = {_key(path): leaf for path, leaf in leaves}
-        if stored.keys() != wanted.keys() or any(
-            np.shape(stored[k]) != np.shape(wanted[k]) for k in wanted
-        ):
-            raise InputError(
-                f"The checkpoint of step {step} in {str(folder)!r} is of another model",
-                remedy="Give the run's own configuration",
-            )
-        _check_precision(step, folder, stored, wanted)
+        check(json.loads(bytes(tree["origin"])) if "origin" in tree else {})
+        _check_precision(step, folder, stored, {_key(path): leaf for path, leaf in leaves})
     except InputError:
         raise
     # Orbax and TensorStore report a damaged file by many kinds of exception.
@@ -191,6 +215,15 @@ def find(folder: Path, which: str | int = "last", score: Score = ACCURACY) -> in
             allowed=f"last, best, or a step: {_listed(existing)}",
         )
     return int(which)
+
+
+def _fits(stored: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a checkpoint holds the arrays that are wanted and no others, by its metadata."""
+    others = {name: found for name, found in stored.items() if name != "state"}
+    return {name: tuple(found.shape) for name, found in stored["state"].items()} == shapes and all(
+        name in ("seed", "origin") and math.prod(found.shape) <= _LONGEST_ORIGIN
+        for name, found in others.items()
+    )
 
 
 def _item(folder: Path, step: int) -> Path:

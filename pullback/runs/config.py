@@ -458,6 +458,14 @@ SETTINGS: dict[str, dict[str, Setting]] = {
 }
 """Every setting of a run, by section and name."""
 
+MAY_DIFFER = {
+    f"{section}.{name}"
+    for section, settings in SETTINGS.items()
+    for name, described in settings.items()
+    if described.resumable
+}
+"""Settings that change no number: they may differ between hosts, and when a run goes on."""
+
 SECTION_OF = {name: section for section, settings in SETTINGS.items() for name in settings}
 """The section of each setting; no name occurs in two."""
 

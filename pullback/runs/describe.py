@@ -89,7 +89,7 @@ def _learned_strength(run: Run, form: str) -> dict[str, Any]:
 
     built = build.reopen(run)
     try:
-        found = checkpoint.restore(run.checkpoints, built.fresh_state(), "best", built.score)
+        found = build.restore(run, built, "best")
     # A run with a broken checkpoint is still worth looking at.
     except InputError as error:
         return {"form": form, "problem": str(error)}

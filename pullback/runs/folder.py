@@ -38,6 +38,11 @@ CHECKPOINTS = "checkpoints"
 EVALUATIONS = "evaluations"
 PACKAGES = ("pullback", "jax", "jaxlib", "numpy", "optax", "equinox")
 
+# What a checkpoint need not agree with: the split itself is compared in place of how it was drawn.
+_NOT_IN_ORIGIN = configs.MAY_DIFFER | {
+    *("data.split_by", "data.split_seed", "data.validation_classes", "data.test_classes"),
+}
+
 Parsed = TypeVar("Parsed")
 
 
@@ -173,6 +178,56 @@ class Run:
     def plot(self) -> Path:
         """The picture of its curves."""
         return self.folder / PLOT
+
+    def check_real(self) -> None:
+        """Whether what is written into the run, and deleted, is in its folder and not elsewhere.
+
+        Raises:
+            InputError: for a link in it.
+        """
+        link = find_link(self.checkpoints, self.folder / METRICS)
+        if link is not None:
+            raise InputError(
+                f"{str(link)!r} is a link, and what it points to might be changed or deleted",
+                remedy="Put in its place what it points to",
+            )
+
+    def origin(self) -> dict[str, Any]:
+        """What a checkpoint says of the configuration and the split that it was trained with."""
+        settings = {
+            section: {
+                name: value
+                for name, value in values.items()
+                if f"{section}.{name}" not in _NOT_IN_ORIGIN
+            }
+            for section, values in self.config.to_dict().items()
+        }
+        return {"settings": settings, "split": None if self.split is None else self.split.digest()}
+
+    def check_origin(self, stored: Mapping[str, Any]) -> None:
+        """Whether a checkpoint was trained with the configuration and the split in this folder.
+
+        Args:
+            stored: what :meth:`origin` said when it was saved; empty in earlier versions.
+
+        Raises:
+            InputError: if it was trained with others.
+        """
+        if not stored:
+            return
+        for name, then, now in configs.diff(configs.resolve(stored["settings"]), self.config):
+            if name not in _NOT_IN_ORIGIN:
+                raise InputError(
+                    f"{name} is {now!r} in {str(self.folder / CONFIG)!r}, but the checkpoint was "
+                    f"trained with {then!r}",
+                    remedy="Write that back, or train a new run",
+                )
+        if stored["split"] != self.origin()["split"]:
+            raise InputError(
+                f"The split in {str(self.folder / SPLIT)!r} is not the one that the checkpoint was "
+                "trained with",
+                remedy="Put the run's own split back, or train a new run",
+            )
 
     def append(self, *records: Mapping[str, Any]) -> None:
         """Add lines to the metrics; numbers that are not finite are left out.
@@ -348,6 +403,12 @@ def check_writable(folder: Path | str, remedy: str = "Give another folder with -
         for place in reversed(made):
             with contextlib.suppress(OSError):
                 place.rmdir()
+
+
+def find_link(folder: Path, *others: Path) -> Path | None:
+    """The first link among a folder, what is directly in it, and other paths; None without one."""
+    inside = sorted(folder.iterdir()) if folder.is_dir() else []
+    return next((path for path in (folder, *inside, *others) if path.is_symlink()), None)
 
 
 @contextlib.contextmanager

@@ -117,6 +117,7 @@ def _resume(asked: Asked, folder: Path) -> tuple[Run, Experiment]:
 
     def read() -> dict[str, Any]:
         run = Run.open(folder)
+        run.check_real()
         check_writable(folder, remedy="Look at its permissions, or copy the run elsewhere")
         return {
             "folder": str(folder),
@@ -136,7 +137,7 @@ def _resume(asked: Asked, folder: Path) -> tuple[Run, Experiment]:
     )
     split = None if found["split"] is None else ClassSplit.from_dict(found["split"])
     summary = None if found["data"] is None else DataSummary.from_dict(found["data"])
-    built = _build_everywhere(settings, split, asked)
+    built = _build_everywhere(settings, split, asked, summary)
     run = Run(Path(found["folder"]), settings, split, summary)
     if not found["begun"]:
         run = Run(run.folder, settings, built.split, built.summary)
@@ -149,7 +150,7 @@ def _resume(asked: Asked, folder: Path) -> tuple[Run, Experiment]:
 def _check_unchanged(stored: RunConfig, asked: RunConfig) -> RunConfig:
     """The settings asked for, if a run that goes on may have them."""
     for name, before, after in configs.diff(stored, asked):
-        if name not in agreement.MAY_DIFFER:
+        if name not in configs.MAY_DIFFER:
             falls = " (the learning rate falls along a cosine over all steps)"
             raise InputError(
                 f"{name} is {before!r} in the run, but {after!r} was asked for"
@@ -159,13 +160,18 @@ def _check_unchanged(stored: RunConfig, asked: RunConfig) -> RunConfig:
     return asked
 
 
-def _build_everywhere(settings: RunConfig, split: ClassSplit | None, asked: Asked) -> Experiment:
+def _build_everywhere(
+    settings: RunConfig,
+    split: ClassSplit | None,
+    asked: Asked,
+    summary: DataSummary | None = None,
+) -> Experiment:
     """The experiment, once it is known that every process builds the same."""
 
     def make() -> Experiment:
         parallel.check_devices(settings.training.tasks_per_step, asked.devices)
         parallel.task_mesh(settings.training.tasks_per_step, asked.devices)
-        return build(settings, split)
+        return build(settings, split, summary=summary)
 
     def describe(built: Experiment) -> dict[str, Any]:
         if multihost.count() == 1:

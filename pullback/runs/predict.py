@@ -15,9 +15,16 @@ from pullback.models import cross_entropy
 from pullback.runs import build, checkpoint
 from pullback.runs.folder import Run
 from pullback.runs.score import describe_normalisation
-from pullback.tasks import read_class_folders, read_image
+from pullback.tasks import read_class_folders
 from pullback.tasks.episodes import as_inputs
-from pullback.tasks.images import DRAWING, visible_entries
+from pullback.tasks.images import (
+    DRAWING,
+    check_is_folder,
+    files_beside,
+    pictures_in,
+    read_visible,
+    visible_entries,
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,7 @@ def adapt_to_folders(
 
     algorithm = build.make_algorithm(run.config, cross_entropy(apply))
     step = checkpoint.find(run.checkpoints, which, built.score)
-    theta = checkpoint.restore(run.checkpoints, built.fresh_state(), step).theta
+    theta = build.restore(run, built, step).theta
     labels = np.repeat(np.arange(len(classes)), [len(images) for images in pictures])
     batch = (_inputs(np.concatenate(pictures)), jnp.asarray(labels, jnp.int32))
     phi, report = jax.jit(algorithm.adapt)(theta, batch, jax.random.key(seed))
@@ -109,6 +116,7 @@ def adapt_to_folders(
         "step": step,
         "classes": list(classes),
         "support": {name: len(each) for name, each in zip(classes, pictures, strict=True)},
+        "passed_over": [str(file) for file in files_beside(Path(support))],
         "predictions": rows,
         "accuracy": float(np.mean(known)) if known else None,
         "inner_residual": float(report.inner_residual),
@@ -130,18 +138,15 @@ def read_queries(
         The pictures, in the order of their names.
 
     Raises:
-        DataError: if there are none, one cannot be read, or a sub-folder is named otherwise.
+        DataError: if there are none, one is blank or cannot be read, or a sub-folder is named
+            otherwise.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(
-            f"{str(folder)!r} {what}", remedy="Give a folder of pictures, or of one per class"
-        )
+    check_is_folder(folder, "Give a folder of pictures, or of one per class")
     found: list[Query] = []
     for entry in visible_entries(folder):
         if not entry.is_dir():
-            found.append(Query(entry, read_image(entry, shape), None))
+            found.append(Query(entry, read_visible(entry, shape), None))
             continue
         if entry.name not in classes:
             raise DataError(
@@ -149,8 +154,8 @@ def read_queries(
                 allowed=", ".join(classes),
                 remedy="Put pictures of unknown class directly into the query folder",
             )
-        files = [file for file in visible_entries(entry) if file.is_file()]
-        found += [Query(file, read_image(file, shape), entry.name) for file in files]
+        files = pictures_in(entry)
+        found += [Query(file, read_visible(file, shape), entry.name) for file in files]
     if not found:
         raise DataError(
             f"The folder {str(folder)!r} holds no pictures", remedy="Put at least one into it"

@@ -1,7 +1,7 @@
 """Scores of a trained run on classes it never saw, by the split that is stored in it."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,6 +47,7 @@ def evaluate_run(
     shots: int | None = None,
     queries: int | None = None,
     allow_training_classes: bool = False,
+    allow_changed_data: bool = False,
     baseline: bool = False,
     built: Experiment | None = None,
     on_block: Callable[[int], None] | None = None,
@@ -64,6 +65,7 @@ def evaluate_run(
         shots: support examples per class; the run's own if None.
         queries: query examples per class; the run's own if None.
         allow_training_classes: let ``part`` be ``"train"``.
+        allow_changed_data: take other examples than the run's own under the names of its classes.
         baseline: score the initialisation before training in place of a checkpoint.
         built: the run's experiment, if it is built already.
         on_block: called with the number of tasks done, and with 0 before the first.
@@ -73,7 +75,7 @@ def evaluate_run(
         The scores; their record is stored in the run.
 
     Raises:
-        InputError: for parts, checkpoints or data that do not exist or fit.
+        InputError: for parts, checkpoints or data that do not exist or fit, or are not the run's.
         StorageError: if the disk refuses the result.
     """
     run.check_trained()
@@ -81,30 +83,37 @@ def evaluate_run(
     check_part(run, part, allow_training_classes)
     read(whole(2), "tasks", tasks)
     check_seed(seed)
-    changed = shots is not None or queries is not None
-    if built is None or changed or data_dir:
-        config = with_episodes(run.config, shots=shots, queries=queries)
-        data = build.load_data(config, data_dir)
-        built = build.assemble(config, build.summary_of(run), run.split, data)
+    config = with_episodes(run.config, shots=shots, queries=queries, data_dir=data_dir)
+    if built is None or config != run.config or allow_changed_data:
+        summary = build.summary_of(run)
+        if allow_changed_data:
+            summary = dataclasses.replace(summary, digests=None)
+        built = build.assemble(config, summary, run.split, build.load_data(config))
     source = evaluation_tasks(run, built, part, data_dir=data_dir)
-    fresh = built.fresh_state()
+    classes = evaluation_classes(run, built, part, data_dir=data_dir)
+    digest = None if classes is None else classes.digest()
     if baseline:
-        which, step, theta = "start", 0, fresh.theta
+        which, step, theta = "start", 0, built.fresh_state().theta
     else:
         step = checkpoint.find(run.checkpoints, which, built.score)
-        theta = checkpoint.restore(run.checkpoints, fresh, step).theta
+        theta = build.restore(run, built, step).theta
     if on_block is not None:
         on_block(0)
     scores = built.evaluate(
         theta, source, count=tasks, seed=seed, on_block=on_block, devices=devices
     )
     record = describe(built, scores) | {"part": part, "checkpoint": which, "step": step}
-    record |= {"seed": seed, "data_dir": data_dir, "records": scores.records()}
-    name = f"{part}-{which}-{seed}"
-    if changed:
-        name += f"-{built.config.data.shots}shot-{built.config.data.queries}query"
-    run.store_evaluation(name, record)
+    record |= {"seed": seed, "data_dir": data_dir, "data": digest, "records": scores.records()}
+    run.store_evaluation(_name(record), record)
     return RunEvaluation(record, scores)
+
+
+def _name(record: Mapping[str, Any]) -> str:
+    """All that decides an evaluation's numbers, so that no other one takes its place."""
+    name = "{part}-{checkpoint}-{seed}-step{step}-{tasks}tasks".format(**record)
+    written = {"shots": "{}shot", "queries": "{}query", "data": "{}"}
+    known = [text.format(record[n]) for n, text in written.items() if record[n] is not None]
+    return "-".join([name, *known])
 
 
 def describe(built: Experiment, scores: Evaluation) -> dict[str, Any]:
@@ -183,8 +192,22 @@ def evaluation_tasks(
     Raises:
         InputError: if classes are missing from the data, or there are too few.
     """
-    if run.split is None or not isinstance(built.data, ClassSet):
+    classes = evaluation_classes(run, built, part, data_dir=data_dir)
+    if classes is None:
         return built.tasks("test")
+    return build.episodes_of(classes, built.config, called=f"the {part} classes")
+
+
+def evaluation_classes(
+    run: Run, built: Experiment, part: str, *, data_dir: str | None = None
+) -> ClassSet | None:
+    """The classes that :func:`evaluation_tasks` draws from; None where there are none.
+
+    Raises:
+        InputError: if classes are missing from the data.
+    """
+    if run.split is None or not isinstance(built.data, ClassSet):
+        return None
     if part == "unseen":
         known = {*run.split.train, *run.split.validation}
         wanted = tuple(name for name in built.data.classes if name not in known)
@@ -196,22 +219,23 @@ def evaluation_tasks(
             )
     else:
         wanted = run.split.classes(part)
-    return build.episodes_of(
-        built.data.select(wanted),
-        built.config,
-        called=f"the {part} classes",
-    )
+    return built.data.select(wanted)
 
 
 def with_episodes(
-    config: RunConfig, *, shots: int | None = None, queries: int | None = None
+    config: RunConfig,
+    *,
+    shots: int | None = None,
+    queries: int | None = None,
+    data_dir: str | None = None,
 ) -> RunConfig:
-    """The same configuration with other numbers of examples per task.
+    """The same configuration with other numbers of examples per task, or another folder of them.
 
     Raises:
-        InputError: if the data set has no such number.
+        InputError: if the data set has no such setting.
     """
-    changes = {n: x for n, x in (("shots", shots), ("queries", queries)) if x is not None}
+    given = {"shots": shots, "queries": queries, "data_dir": data_dir}
+    changes = {name: value for name, value in given.items() if value is not None}
     for name, value in changes.items():
         if getattr(config.data, name) is None:
             owner = f"the data set {config.data.dataset!r}"

@@ -12,7 +12,7 @@ from pullback.core.errors import NumericalError
 from pullback.core.results import Verdict
 from pullback.meta import multihost
 from pullback.meta.training import Block, TrainState
-from pullback.runs import checkpoint, plots
+from pullback.runs import build, checkpoint, plots
 from pullback.runs.build import TRAIN, VALIDATE, Experiment, summarise
 from pullback.runs.folder import Run
 
@@ -123,7 +123,7 @@ class _Trainer:
         """What the folder knows of the training so far; the state is kept in ``last``."""
         if not checkpoint.steps(self.run.checkpoints) and not self.run.metrics():
             return None
-        self.last = checkpoint.restore(self.run.checkpoints, self.experiment.fresh_state())
+        self.last = build.restore(self.run, self.experiment)
         step = int(self.last.step)
         self.run.rewind(step)
         lines = self.run.metrics("step")
@@ -266,6 +266,7 @@ class _Trainer:
             seed=self.settings.seed,
             value=value,
             score=self.experiment.score,
+            origin=self.run.origin(),
         )
 
     def failed(self, error: NumericalError) -> NumericalError:

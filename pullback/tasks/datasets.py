@@ -82,12 +82,15 @@ class DataSummary:
         outputs: how many numbers the model gives for an example.
         score: what a task is judged by.
         images: whether examples are images of bytes, as pictures are read.
+        digests: of the examples of each class (:attr:`ClassSet.digests`), by which a run knows
+            its data again; None where there are no classes, and in runs of earlier versions.
     """
 
     inputs: tuple[int, ...]
     outputs: int
     score: Score
     images: bool = False
+    digests: Mapping[str, str] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -105,9 +108,17 @@ class DataSummary:
             score = Score(**stored["score"])
             if not isinstance(score.name, str):
                 raise TypeError("the score has no name")
-            return cls(inputs, _length(stored["outputs"]), score, bool(stored["images"]))
-        except (KeyError, TypeError, ValueError) as error:
+            digests = stored.get("digests")
+            digests = None if digests is None else {str(c): str(d) for c, d in digests.items()}
+            outputs = _length(stored["outputs"])
+            return cls(inputs, outputs, score, bool(stored["images"]), digests)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"A summary of the data is broken: {error!r}") from None
+
+    def changed(self, data: ClassSet) -> list[str]:
+        """The classes of a data set whose examples are not those that are summarised here."""
+        known = self.digests or {}
+        return [name for name, found in data.digests.items() if known.get(name, found) != found]
 
 
 def _length(value: Any) -> int:
@@ -128,7 +139,7 @@ def summarise_data(data: Data, ways: int | None) -> DataSummary:
     """
     if isinstance(data, ClassSet):
         assert ways is not None
-        return DataSummary(data.shape, ways, ACCURACY, data.is_images)
+        return DataSummary(data.shape, ways, ACCURACY, data.is_images, data.digests)
     assert data.inputs is not None and data.outputs is not None and data.objective is not None
     return DataSummary(data.inputs, data.outputs, data.objective.score)
 

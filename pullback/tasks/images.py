@@ -1,5 +1,9 @@
 """Pictures read from files, and brought to the form that data sets have."""
 
+import contextlib
+import os
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,6 +13,8 @@ from jaxtyping import UInt8
 from pullback.core.errors import DataError
 
 if TYPE_CHECKING:
+    import io
+
     from PIL.Image import Image
 
 SIDE = 28
@@ -16,9 +22,20 @@ DRAWING = (SIDE, SIDE, 1)
 """The shape of an example of the data sets of drawn characters."""
 
 _MODES = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
-# Below this span between paper and ink a picture is a blank page: stretching it would turn
-# the scanner's noise into ink.
-_LEAST_CONTRAST = 16
+# With this span between paper and ink a picture is surely no blank page. A fainter one is read if
+# the ink stands out of the paper's own unevenness: else stretching would turn noise into ink.
+_SURE_CONTRAST = 16
+_FAINT_CONTRAST = 4
+_OUT_OF_NOISE = 12
+# Those that Pillow decodes itself; for others, such as EPS, it starts programs.
+_FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm"),
+)
+_MOST_PIXELS = 50_000_000
+# The page that a picture is padded to may be this long both ways.
+_LONGEST_SIDE = 10_000
 _LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
 
 
@@ -39,6 +56,64 @@ def shrink(picture: "Image", height: int = SIDE, width: int = SIDE) -> UInt8[np.
     return np.asarray(picture.resize((width, height), Image.Resampling.LANCZOS), dtype=np.uint8)
 
 
+@contextlib.contextmanager
+def open_picture(file: "Path | io.BytesIO") -> "Iterator[Image]":
+    """A picture from a file that a stranger may have made.
+
+    Args:
+        file: its path or its content, in a raster format that Pillow decodes itself.
+
+    Yields:
+        The picture, not decoded yet, of a size that can be.
+
+    Raises:
+        OSError: if it is no such file or too large; ValueError or SyntaxError where Pillow finds
+            it damaged.
+    """
+    from PIL import Image
+
+    if isinstance(file, Path) and file.exists() and not file.is_file():
+        raise OSError("it is not a file")
+    try:
+        with warnings.catch_warnings():
+            # Pillow's own limit; the one below is stricter.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(file, formats=_FORMATS)
+    except Image.UnidentifiedImageError:
+        raise OSError(f"it is in none of the formats {', '.join(_FORMATS)}") from None
+    except Image.DecompressionBombError as error:
+        raise OSError(str(error)) from None
+    with opened as picture:
+        if picture.width * picture.height > _MOST_PIXELS or max(picture.size) > _LONGEST_SIDE:
+            raise OSError(
+                f"it has {picture.width}×{picture.height} pixels; at most {_MOST_PIXELS:,} in all "
+                f"and {_LONGEST_SIDE:,} along a side can be read"
+            )
+        yield picture
+
+
+def on_paper(picture: "Image") -> "Image":
+    """A picture of eight bits a channel, with white paper where it is transparent.
+
+    Args:
+        picture: of any mode. Deep grey and floating-point numbers are scaled by their range.
+
+    Returns:
+        The picture without transparency.
+
+    Raises:
+        ValueError: if a number in it is not finite.
+    """
+    from PIL import Image
+
+    if _is_deep(picture):
+        return Image.fromarray(np.rint(_scaled(picture)).astype(np.uint8))
+    if not picture.has_transparency_data:
+        return picture
+    layers = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layers.size, "white"), layers).convert("RGB")
+
+
 def read_image(
     path: Path | str, shape: tuple[int, ...] = DRAWING
 ) -> UInt8[np.ndarray, "height width *channels"]:
@@ -47,11 +122,14 @@ def read_image(
     A photograph is turned as its camera says. With one channel the picture is taken for a drawn
     character: transparent areas count as white paper; one that is mostly light is taken for dark
     ink on light paper, one that is mostly dark for a light drawing on a dark ground; the ground
-    becomes 0 and the strongest ink 255, and the picture is padded. With more channels it is cut
-    to the proportions asked for, about its middle. An antialiasing filter resizes it.
+    becomes 0 and the strongest ink 255, and the picture is padded. A faint one is read as long as
+    its ink stands out of the paper's unevenness; else it is a blank page, all 0. With more
+    channels it is cut to the proportions asked for, about its middle. An antialiasing filter
+    resizes it.
 
     Args:
-        path: file in any format that Pillow opens.
+        path: a PNG, JPEG, GIF, BMP, TIFF, WebP or PPM file of at most 50 million pixels, 10,000
+            along a side.
         shape: height, width and channels of the result.
 
     Returns:
@@ -59,25 +137,28 @@ def read_image(
         ``[height, width, channels]``.
 
     Raises:
-        DataError: if the file is missing or cannot be read as a picture.
+        DataError: if the file is missing, too large, or cannot be read as a picture.
     """
     from PIL import Image, ImageOps
 
     path = Path(path)
     height, width, channels = shape
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             picture = ImageOps.exif_transpose(opened)
             if channels > 1:
-                return shrink(_cut(picture.convert(_MODES[channels]), height, width), height, width)
+                # An even number of channels keeps the transparency.
+                flat = picture if channels % 2 == 0 and not _is_deep(picture) else on_paper(picture)
+                return shrink(_cut(flat.convert(_MODES[channels]), height, width), height, width)
             grey = _grey(picture)
     except FileNotFoundError:
-        raise DataError(f"There is no image file {str(path)!r}") from None
+        why = ", but a link to nowhere" if path.is_symlink() else ""
+        raise DataError(f"There is no image file {str(path)!r}{why}") from None
     # A damaged file can fail in any decoder, each with an exception of its own.
     except Exception as error:
         raise DataError(
             f"The file {str(path)!r} cannot be read as an image ({error})",
-            allowed="PNG, JPEG, GIF, BMP, TIFF, WebP and whatever else Pillow opens",
+            allowed="PNG, JPEG, GIF, BMP, TIFF, WebP and PPM",
             remedy="Remove the file or save it again as PNG",
         ) from error
 
@@ -85,8 +166,11 @@ def read_image(
         grey = 255.0 - grey
     paper = float(np.median(grey))
     span = float(grey.max()) - paper
-    grey = np.clip(grey - paper, 0.0, None)
-    ink = grey * (255.0 / span) if span >= _LEAST_CONTRAST else np.zeros_like(grey)
+    if span < _SURE_CONTRAST:
+        unevenness = float(np.median(np.abs(grey - paper)))
+        if span < max(_FAINT_CONTRAST, _OUT_OF_NOISE * unevenness):
+            return np.zeros((height, width), np.uint8)
+    ink = np.clip(grey - paper, 0.0, None) * (255.0 / span)
     return shrink(Image.fromarray(_padded(np.rint(ink), height, width)), height, width)
 
 
@@ -110,18 +194,24 @@ def _cut(picture: "Image", height: int, width: int) -> "Image":
 
 def _grey(picture: "Image") -> np.ndarray:
     """Grey values 0..255 as float, transparent areas white."""
-    from PIL import Image
+    if _is_deep(picture):
+        return _scaled(picture)
+    return np.asarray(on_paper(picture).convert("L"), dtype=np.float64)
 
-    if picture.mode.startswith(("I", "F")):
-        # Pillow clips deep grey to 8 bits instead of scaling it.
-        deep = np.asarray(picture, dtype=np.float64)
-        top = 65535.0 if deep.max() > 255 else 255.0
-        return np.clip(deep * (255.0 / top), 0.0, 255.0)
-    if picture.has_transparency_data:
-        layers = picture.convert("RGBA")
-        white = Image.new("RGBA", layers.size, "white")
-        picture = Image.alpha_composite(white, layers)
-    return np.asarray(picture.convert("L"), dtype=np.float64)
+
+def _is_deep(picture: "Image") -> bool:
+    """Whether a pixel is one number that Pillow would clip to 8 bits instead of scaling it."""
+    return picture.mode.startswith(("I", "F"))
+
+
+def _scaled(picture: "Image") -> np.ndarray:
+    """Deep grey as float, from black or the lowest value at 0 to the highest at 255."""
+    deep = np.asarray(picture, dtype=np.float64)
+    if not np.isfinite(deep).all():
+        raise ValueError("a number in it is not finite")
+    black = min(0.0, float(deep.min()))
+    top = float(deep.max()) - black
+    return (deep - black) * (255.0 / top) if top > 0 else np.zeros_like(deep)
 
 
 def read_class_folders(
@@ -129,8 +219,9 @@ def read_class_folders(
 ) -> tuple[list[UInt8[np.ndarray, "examples height width *channels"]], tuple[str, ...]]:
     """A person's own pictures: one sub-folder per class, one file per example.
 
-    Hidden files and the litter that operating systems leave behind are passed over; every
-    other file must be a picture. Classes and examples come in the order of their names.
+    Hidden files and the litter that operating systems leave behind are passed over, and so are
+    files beside the class folders that are no pictures (:func:`files_beside`); every other file
+    must be a picture in a class folder. Classes and examples come in the order of their names.
 
     Args:
         folder: folder whose sub-folders are the classes.
@@ -142,14 +233,10 @@ def read_class_folders(
 
     Raises:
         DataError: if the folder is none, has fewer than two sub-folders, a class holds no
-            picture or a file cannot be read.
+            picture or a blank one, or anything in it cannot be read or belongs to no class.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise DataError(
-            f"{str(folder)!r} {what}", remedy="Give a folder with one sub-folder per class"
-        )
+    check_is_folder(folder, "Give a folder with one sub-folder per class")
     subfolders = [entry for entry in visible_entries(folder) if entry.is_dir()]
     if len(subfolders) < 2:
         count = "no sub-folders" if not subfolders else f"only one class, {subfolders[0].name!r}"
@@ -157,22 +244,94 @@ def read_class_folders(
             f"The folder {str(folder)!r} has {count}",
             allowed="two or more sub-folders, one per class, each with at least one picture",
         )
+    for file in files_beside(folder):
+        if file.suffix.lower() in _SUFFIXES:
+            raise DataError(
+                f"The picture {str(file)!r} stands beside the class folders and belongs to none",
+                remedy="Move it into the folder of its class, or remove it",
+            )
     images = []
     for subfolder in subfolders:
-        files = [entry for entry in visible_entries(subfolder) if entry.is_file()]
+        files = pictures_in(subfolder)
         if not files:
             raise DataError(
                 f"The class folder {str(subfolder)!r} holds no pictures",
                 remedy="Put at least one picture in it or remove it",
             )
-        images.append(np.stack([read_image(file, shape) for file in files]))
+        images.append(np.stack([read_visible(file, shape) for file in files]))
     return images, tuple(subfolder.name for subfolder in subfolders)
 
 
+def read_visible(
+    file: Path, shape: tuple[int, ...] = DRAWING
+) -> UInt8[np.ndarray, "height width *channels"]:
+    """One picture that shows something, as :func:`read_image` reads it.
+
+    Raises:
+        DataError: as :func:`read_image` does, and if it is blank.
+    """
+    image = read_image(file, shape)
+    if (image == image[0, 0]).all():
+        raise DataError(
+            f"The picture {str(file)!r} is blank: nothing in it stands out of its ground",
+            remedy="Remove it, or scan it again with more contrast",
+        )
+    return image
+
+
+def check_is_folder(folder: Path, remedy: str) -> None:
+    """Whether a path is a folder.
+
+    Raises:
+        DataError: if it is none.
+    """
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"{str(folder)!r} {what}", remedy=remedy)
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """The files of one class's folder; everything in it that is not passed over must be one.
+
+    Raises:
+        DataError: for a folder in it, or anything else that is no file.
+    """
+    entries = visible_entries(folder)
+    for entry in entries:
+        if not entry.is_file():
+            what = "a folder" if entry.is_dir() else "neither a file nor a folder"
+            raise DataError(
+                f"{str(entry)!r} is {what}, where pictures are expected",
+                remedy=f"Put its pictures directly into {str(folder)!r}, or remove it",
+            )
+    return entries
+
+
+def files_beside(folder: Path) -> list[Path]:
+    """What is in a folder of class folders and is no folder."""
+    return [entry for entry in visible_entries(folder) if not entry.is_dir()]
+
+
 def visible_entries(folder: Path) -> list[Path]:
-    """A folder's entries in order, without hidden ones and what systems leave behind."""
-    return sorted(
-        entry
-        for entry in folder.iterdir()
-        if not entry.name.startswith(".") and entry.name.lower() not in _LITTER
-    )
+    """A folder's entries in order, without hidden ones and what systems leave behind.
+
+    Raises:
+        DataError: if the folder cannot be read, or an entry is a broken link.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            links = {
+                entry.name: entry.is_symlink()
+                for entry in entries
+                if not entry.name.startswith(".") and entry.name.lower() not in _LITTER
+            }
+    except OSError as error:
+        raise DataError(f"The folder {str(folder)!r} cannot be read ({error.strerror})") from None
+    found = [folder / name for name in sorted(links)]
+    for entry in found:
+        if links[entry.name] and not entry.exists():
+            raise DataError(
+                f"{str(entry)!r} is a link to {str(entry.readlink())!r}, which does not exist",
+                remedy="Remove it, or put in place what it points to",
+            )
+    return found

@@ -15,7 +15,7 @@ from pullback.core.array_cache import cache_folder, fingerprint
 from pullback.core.errors import DataError
 from pullback.tasks.cache import cached
 from pullback.tasks.class_set import ClassSet
-from pullback.tasks.images import SIDE, shrink
+from pullback.tasks.images import SIDE, on_paper, open_picture, shrink, visible_entries
 
 SOURCE = "https://raw.githubusercontent.com/brendenlake/omniglot/master/python/"
 OFFICIAL_MD5 = {
@@ -23,7 +23,9 @@ OFFICIAL_MD5 = {
     "evaluation": "6b91aef0f799c5bb55b94e3f2daec811",
 }
 EXAMPLES = 20
-_FORMAT = 2
+_FORMAT = 3
+# Of an unpacked drawing; an official one has less than a thousandth of it.
+_MOST_BYTES = 1_000_000
 
 
 def load_omniglot(
@@ -149,13 +151,21 @@ def _state(path: Path) -> object:
     """What changes when the data at a path change."""
     if path.is_file():
         return _md5(path)
-    # Reading 20 000 small files again would be as slow as decoding them.
+    # Reading 20 000 small files again would be as slow as decoding them. Where links lead counts,
+    # since what they are called may stay the same.
     files = []
-    for folder, _, names in os.walk(path):
-        for name in names:
-            facts = os.stat(os.path.join(folder, name))  # noqa: PTH116, PTH118
-            files.append((folder, name, facts.st_size, facts.st_mtime_ns))
-    return sorted(files)
+    for folder, drawings in _drawings_in(path):
+        files.append((folder, os.path.realpath(folder)))
+        files += [(file.name, *_stat(file)) for file in drawings]
+    return files
+
+
+def _stat(file: Path) -> tuple[int, ...]:
+    try:
+        facts = file.stat()
+    except OSError as error:
+        raise _unreadable(file, error) from error
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
 
 
 def _md5(path: Path) -> str:
@@ -201,8 +211,9 @@ def _read_zip(path: Path, part: str) -> Iterator[_Drawing]:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
                 place = _place(member.filename)
-                if place is not None:
-                    yield place, _read_drawing(io.BytesIO(archive.read(member)), member.filename)
+                if place is None:
+                    continue
+                yield place, _read_drawing(_unpack(archive, member), member.filename)
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError) as error:
         raise DataError(
             f"The file {str(path)!r} is damaged ({error}); its md5 is {_md5(path)}, that of "
@@ -211,17 +222,45 @@ def _read_zip(path: Path, part: str) -> Iterator[_Drawing]:
         ) from error
 
 
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> io.BytesIO:
+    """A member's content, of which no more is unpacked than a drawing may have."""
+    # Other methods unpack a whole block at once, however large it becomes.
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise OSError(f"{member.filename} is not packed as a drawing is")
+    if member.file_size > _MOST_BYTES:
+        raise OSError(f"{member.filename} would unpack to {member.file_size:,} bytes")
+    with archive.open(member) as stream:
+        return io.BytesIO(stream.read(_MOST_BYTES))
+
+
 def _read_folder(path: Path, part: str) -> Iterator[_Drawing]:
-    for file in sorted(path.glob("*/*/*.png")):
-        place = _place(file.relative_to(path.parent).as_posix())
-        if place is not None:
+    for folder, drawings in _drawings_in(path):
+        if not drawings:
+            raise DataError(
+                f"The class folder {str(folder)!r} holds no drawings",
+                allowed=f"{EXAMPLES} drawings in each class, each a file .png",
+                remedy=f"Remove it, or unpack images_{part}.zip again",
+            )
+        for file in drawings:
             try:
-                yield place, _read_drawing(file, file.name)
+                yield (folder.parent.name, folder.name, file.name), _read_drawing(file, file.name)
             except OSError as error:
-                raise DataError(
-                    f"The drawing {str(file)!r} cannot be read ({error})",
-                    remedy=f"Unpack images_{part}.zip again",
-                ) from error
+                raise _unreadable(file, error) from error
+
+
+def _drawings_in(path: Path) -> Iterator[tuple[Path, list[Path]]]:
+    """Each class's folder, links to folders among them, and the drawings in it."""
+    for alphabet in filter(Path.is_dir, visible_entries(path)):
+        for character in filter(Path.is_dir, visible_entries(alphabet)):
+            entries = visible_entries(character)
+            yield character, [file for file in entries if file.suffix.lower() == ".png"]
+
+
+def _unreadable(file: Path, error: OSError) -> DataError:
+    return DataError(
+        f"The drawing {str(file)!r} cannot be read ({error})",
+        remedy="Unpack the official zip file again",
+    )
 
 
 def _place(member: str) -> tuple[str, str, str] | None:
@@ -234,13 +273,13 @@ def _place(member: str) -> tuple[str, str, str] | None:
 
 
 def _read_drawing(file: Path | io.BytesIO, name: str) -> np.ndarray:
-    from PIL import Image, ImageChops
+    from PIL import ImageChops
 
     try:
-        with Image.open(file) as picture:
-            ink = ImageChops.invert(picture.convert("L"))
+        with open_picture(file) as picture:
+            ink = ImageChops.invert(on_paper(picture).convert("L"))
     # Pillow's PNG decoder reports a damaged chunk by SyntaxError, a short one by ValueError.
-    except (SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise OSError(f"{name}: {error}") from error
     if ink.width != ink.height:
         raise OSError(f"{name}: {ink.width}×{ink.height} pixels, but a drawing is square")

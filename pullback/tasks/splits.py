@@ -5,6 +5,7 @@ be measured on the classes that the stored split names, never on a split drawn a
 """
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -75,6 +76,11 @@ class ClassSplit:
     def to_dict(self) -> dict[str, Any]:
         """The split as plain strings, numbers and lists, ready for JSON or TOML."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    def digest(self) -> str:
+        """16 hexadecimal digits that change with the part of any class."""
+        written = json.dumps(self.to_dict(), sort_keys=True)
+        return hashlib.sha256(written.encode()).hexdigest()[:16]
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> "ClassSplit":

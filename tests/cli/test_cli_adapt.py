@@ -51,6 +51,14 @@ def test_labelled_queries_give_an_accuracy(omniglot_run, pictures):
     assert "predicted class" in shown
 
 
+def test_what_is_passed_over_is_said(omniglot_run, pictures, tmp_path):
+    support = shutil.copytree(pictures / "support", tmp_path / "support")
+    (support / "notes.txt").write_text("beside the classes")
+    done = adapt(omniglot_run, support, pictures / "loose", "--json")
+    assert done.json["passed_over"] == [str(support / "notes.txt")]
+    assert "Passed over beside the class folders" in done.stderr and "notes.txt" in done.stderr
+
+
 def test_more_classes_than_ways_are_refused(omniglot_run, pictures, tmp_path):
     support = shutil.copytree(pictures / "support", tmp_path / "support")
     for name in ("third", "fourth"):

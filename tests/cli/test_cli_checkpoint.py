@@ -113,6 +113,43 @@ def test_a_checkpoint_of_another_model_is_refused(folder):
         checkpoint.restore(folder, a_state(0, (3, 3)))
 
 
+def test_shapes_are_compared_before_anything_is_read(folder, monkeypatch):
+    import orbax.checkpoint as ocp
+
+    save(folder, 1)
+    monkeypatch.setattr(ocp.StandardCheckpointer, "restore", lambda *_, **__: 1 / 0)
+    with pytest.raises(InputError, match="is of another model"):
+        checkpoint.restore(folder, a_state(0, (3, 3)))
+
+
+def test_what_a_state_was_trained_with_is_checked(folder):
+    asked = []
+    save(folder, 1)
+    checkpoint.save(folder, a_state(2), seed=0, origin={"strength": 2.0})
+    for step in (1, 2):
+        checkpoint.restore(folder, a_state(0), step, check=asked.append)
+    assert asked == [{}, {"strength": 2.0}]
+
+    def refuse(origin):
+        raise InputError("of another run")
+
+    with pytest.raises(InputError, match=r"^of another run\.$"):
+        checkpoint.restore(folder, a_state(0), check=refuse)
+
+
+def test_nothing_is_deleted_behind_a_link(folder, tmp_path):
+    for step in range(3):
+        save(folder, step)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").symlink_to(folder)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "1").symlink_to(folder / "1")
+    for linked in (tmp_path / "run" / "checkpoints", tmp_path / "other"):
+        with pytest.raises(StorageError, match="is a link"):
+            save(linked, 9)
+    assert checkpoint.steps(folder) == [1, 2]
+
+
 def test_a_full_disk_leaves_what_stood(folder, monkeypatch):
     import orbax.checkpoint as ocp
 

@@ -3,7 +3,7 @@ import shutil
 
 import numpy as np
 import pytest
-from cli_helpers import cli, write_omniglot
+from cli_helpers import cli, drawing, write_omniglot
 
 from pullback.core.scores import MEAN_SQUARED_ERROR
 from pullback.runs import build, checkpoint, score
@@ -24,7 +24,9 @@ def test_a_score_is_shown_with_all_that_belongs_to_it(omniglot_run, copied):
 def test_the_result_is_stored_task_by_task(omniglot_run, copied):
     run = copied(omniglot_run)
     printed = evaluate(run).json
-    stored = json.loads((run / "evaluations" / "test-best-0.json").read_text())
+    (file,) = (run / "evaluations").iterdir()
+    assert file.name.startswith(f"test-best-0-step{printed['step']}-4tasks-1shot-3query-")
+    stored = json.loads(file.read_text())
     scores = [task["score"] for task in stored["records"]]
     assert len(scores) == 4
     assert np.mean(scores) == pytest.approx(printed["mean"])
@@ -115,9 +117,54 @@ def test_other_shots_and_queries_are_stored_apart(omniglot_run, copied):
     run = copied(omniglot_run)
     record = evaluate(run, "--shots", "2", "--queries", "2").json
     assert (record["shots"], record["queries"]) == (2, 2)
-    assert (run / "evaluations" / "test-best-0-2shot-2query.json").exists()
+    assert len(list((run / "evaluations").glob("test-best-0-*-2shot-2query-*.json"))) == 1
     assert "need 23 examples" in evaluate(run, "--shots", "20", code=2).stderr
     assert "shots is 0" in evaluate(run, "--shots", "0", code=2).stderr
+
+
+def test_no_record_takes_the_place_of_another(omniglot_run, omniglot, copied, tmp_path):
+    run, kept = copied(omniglot_run), set()
+    for argv in ([], ["--tasks", "3"]):
+        evaluate(run, *argv)
+        assert len(list((run / "evaluations").iterdir())) == len(kept) + 1
+        kept = {file.read_bytes() for file in (run / "evaluations").iterdir()}
+    # The same test classes elsewhere are the same data.
+    shutil.copytree(omniglot, tmp_path / "moved")
+    write_omniglot(tmp_path / "moved", "background", ["Omega"])
+    evaluate(run, "--data-dir", tmp_path / "moved")
+    assert len(list((run / "evaluations").iterdir())) == len(kept)
+    evaluate(run, "--split", "unseen", "--data-dir", tmp_path / "moved")
+    assert len(list((run / "evaluations").iterdir())) == len(kept) + 1
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_changed_drawings_are_noticed(part, omniglot_run, omniglot, copied, tmp_path):
+    run, moved = copied(omniglot_run), shutil.copytree(omniglot, tmp_path / "moved")
+    name = getattr(Run.open(run).split, part)[0]
+    for file in (moved / "images_background" / name).iterdir():
+        drawing(np.random.default_rng(9), np.array([1, 1])).save(file)
+    for argv in (["evaluate", run], ["train", "--resume", run]):
+        refused = cli(*argv, "--data-dir", moved, code=2).stderr
+        assert "1 classes of 'omniglot' have other examples" in refused and name in refused
+    before = evaluate(run).json
+    after = evaluate(run, "--data-dir", moved, "--allow-changed-data").json
+    assert (before["data"] == after["data"]) == (part == "train")
+
+
+def test_a_changed_strength_and_a_moved_class_are_noticed(omniglot_run, copied):
+    run = copied(omniglot_run)
+    config, split = run / "config.toml", run / "split.json"
+    settings, stored = config.read_text(), json.loads(split.read_text())
+    config.write_text(settings.replace("inner_learning_rate = 0.1", "inner_learning_rate = 0.2"))
+    for argv in (["evaluate", run, "--tasks", "4"], ["train", "--resume", run]):
+        refused = cli(*argv, code=2).stderr
+        assert "inner_learning_rate is 0.2" in refused and "trained with 0.1" in refused
+    config.write_text(settings)
+    stored["test"].append(stored["train"].pop())
+    split.write_text(json.dumps(stored))
+    for argv in (["evaluate", run, "--tasks", "4"], ["train", "--resume", run]):
+        assert "split.json" in (refused := cli(*argv, code=2).stderr)
+        assert "not the one that the checkpoint was trained with" in refused
 
 
 def test_there_is_no_way_to_change_the_inner_problem(sinusoid_run):
@@ -138,9 +185,10 @@ def test_info_shows_what_was_found(omniglot_run, copied):
     run = copied(omniglot_run)
     mean = evaluate(run).json["mean"]
     record = cli("info", run, "--json").json
-    assert record["evaluations"]["test-best-0"]["mean"] == mean
+    ((name, stored),) = record["evaluations"].items()
+    assert stored["mean"] == mean
     assert sum(record["classes"].values()) == 12
     assert record["last_validation"]["step"] == record["step"] == 4
     shown = cli("info", run).stdout
-    for word in ("test-best-0", "best validation", "tasks per second", "jax", "split_by"):
+    for word in (name, "best validation", "tasks per second", "jax", "split_by"):
         assert word in shown

@@ -129,6 +129,24 @@ def test_a_line_that_cannot_be_added_is_a_storage_error(run):
         run.append({"kind": "step", "step": 1})
 
 
+ESCAPE = "\x1b]0;title\x07\x1b[31m\x9b2J\u202e"
+
+
+def test_no_file_of_a_run_commands_the_terminal(run, capsys):
+    run.append({"kind": "failed", "step": 1, "message": f"failed {ESCAPE}"})
+    run.store_evaluation(f"x{ESCAPE}", {"part": ESCAPE, "step": 1, "tasks": 4, "mean": 1.0})
+    shown = cli("info", run.folder)
+    assert "failed \\u001b]0;title" in shown.stdout
+    printed = cli("info", run.folder, "--json")
+    assert printed.json["failed"] == [f"failed {ESCAPE}"]
+    broken = run.folder / "split.json"
+    broken.write_text("{}")
+    broken.rename(run.folder / "split.json")
+    (run.folder / "config.toml").write_text(f'[data]\n"{ESCAPE[2]}\\u001b[31m" = 1\n')
+    for done in (shown, printed, cli("info", run.folder, code=2)):
+        assert not set(ESCAPE) & {*"\x1b\x07\x9b\u202e"} & {*(done.stdout + done.stderr)}
+
+
 def test_versions_name_what_numbers_depend_on():
     assert folder.versions().keys() == {"python", "platform", *folder.PACKAGES}
 

@@ -120,6 +120,43 @@ def test_sixteen_bit_grey_is_scaled_not_clipped(tmp_path):
     assert np.array_equal(read_image(tmp_path / "eight.png"), read_image(tmp_path / "deep.png"))
 
 
+DEEP = {
+    "12 bits": lambda ink: np.where(ink, 0, 4095).astype(np.uint16),
+    "10 bits": lambda ink: np.where(ink, 0, 1000).astype(np.uint16),
+    "16 bits, low range": lambda ink: np.where(ink, 59000, 60000).astype(np.uint16),
+    "0 to 1": lambda ink: np.where(ink, 0, 1).astype(np.float32),
+    "-1 to 1": lambda ink: np.where(ink, -1, 1).astype(np.float32),
+    "tiny": lambda ink: np.where(ink, 0, 1e-9).astype(np.float32),
+    "faint": lambda ink: np.where(ink, 242, 250).astype(np.uint8),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_numbers_are_scaled_by_their_range(kind, tmp_path):
+    drawing().save(tmp_path / "eight.png")
+    values = DEEP[kind](np.asarray(drawing()) == 0)
+    Image.fromarray(values).save(tmp_path / "deep.tiff")
+    assert np.array_equal(read_image(tmp_path / "eight.png"), read_image(tmp_path / "deep.tiff"))
+
+
+def test_a_faint_scan_is_read_as_long_as_it_stands_out_of_its_noise(tmp_path, rng):
+    noise = rng.integers(0, 2, (80, 120))
+    faint = np.where(np.asarray(drawing()) == 0, 236, 250) - noise
+    Image.fromarray(faint.astype(np.uint8)).save(tmp_path / "faint.png")
+    drawing().save(tmp_path / "clear.png")
+    read, clear = (read_image(tmp_path / name) for name in ("faint.png", "clear.png"))
+    assert np.corrcoef(read.ravel(), clear.ravel())[0, 1] > 0.98
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_colours_of_deep_and_transparent_pictures(channels, tmp_path):
+    Image.fromarray(np.full((9, 9), 3000, np.uint16)).save(tmp_path / "deep.png")
+    assert (read_image(tmp_path / "deep.png", (4, 4, channels)) == 255).all()
+    Image.new("RGBA", (9, 9), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    clear = read_image(tmp_path / "clear.png", (4, 4, channels))
+    assert (clear == (255 if channels == 3 else 0)).all()
+
+
 def test_grey_paper_becomes_zero_and_pencil_full_ink(tmp_path):
     drawing(paper=200, ink=90).save(tmp_path / "pencil.png")
     image = read_image(tmp_path / "pencil.png")

@@ -240,6 +240,54 @@ def test_changed_drawing_in_a_folder_is_decoded_again(data, cache):
     assert not np.array_equal(stacked(load_omniglot(data, cache)), stacked(first))
 
 
+def test_folders_behind_links_are_told_apart_though_all_their_names_and_times_agree(
+    data, tmp_path, cache
+):
+    loaded = []
+    for number in range(2):
+        # As large as each other, and of the same time.
+        place = tmp_path / f"version{number}"
+        pages = [bytes([255 * (number ^ (j > 400)) for j in range(28 * 28)]) for _ in range(20)]
+        for example, page in enumerate(pages):
+            file = place / "character01" / f"{example:02}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.frombytes("L", (28, 28), page).save(file, compress_level=0)
+            os.utime(file, ns=(1, 1))
+        alphabet = data / "images_background" / "Greek"
+        alphabet.parent.mkdir(exist_ok=True)
+        alphabet.unlink(missing_ok=True)
+        alphabet.symlink_to(place)
+        loaded.append(stacked(load_omniglot(data, cache)))
+    assert loaded[0].any() and not np.array_equal(*loaded)
+
+
+def test_endings_in_capitals_count(data, tmp_path, cache):
+    files = tree("background", {"Greek": 2})
+    write_folder(data, {name.replace(".png", ".PNG"): each for name, each in files.items()})
+    write_zip(tmp_path, "background", files)
+    loaded, wanted = load_omniglot(data, cache), load_omniglot(tmp_path, cache)
+    assert loaded.digests == wanted.digests and len(loaded.classes) == 2
+
+
+@pytest.mark.parametrize(
+    "write", [write_folder, lambda f, files: write_zip(f, "background", files)]
+)
+def test_transparent_drawings_are_on_white_paper(write, data, tmp_path, cache):
+    opaque = tree("background", {"Greek": 1})
+
+    def clear(content):
+        ink = np.asarray(Image.open(io.BytesIO(content)).convert("L")) == 0
+        layers = np.zeros((*ink.shape, 4), np.uint8)
+        layers[..., 3] = 255 * ink
+        stream = io.BytesIO()
+        Image.fromarray(layers).save(stream, "PNG")
+        return stream.getvalue()
+
+    write(data, {name: clear(content) for name, content in opaque.items()})
+    write_folder(tmp_path / "opaque", opaque)
+    assert load_omniglot(data, cache).digests == load_omniglot(tmp_path / "opaque", cache).digests
+
+
 def test_unwritable_cache_does_not_fail_the_load(data, tmp_path):
     write_zip(data, "background", tree("background", {"Greek": 1}))
     (tmp_path / "file").write_text("in the way")

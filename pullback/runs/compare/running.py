@@ -105,13 +105,15 @@ def compare(
     data = build.load_data(next(iter(planned.values())))
     standing = {name: Run.open(out / name) for name in planned if (out / name).exists()}
     for name, run in standing.items():
+        run.check_real()
         _check_same(name, run.config, planned[name], ignore_steps=choice.seconds_each is not None)
     split = next((run.split for run in standing.values()), None)
     # All are built, and so checked, before the first is trained.
     built: dict[str, Experiment] = {}
     for name, config in planned.items():
         run = standing.get(name)
-        built[name] = build.build(run.config if run else config, split, data)
+        summary = run.summary if run else None
+        built[name] = build.build(run.config if run else config, split, data, summary)
         split = built[name].split
         parallel.check_devices(built[name].config.training.tasks_per_step, devices)
     folder.write_json(out / MARK, {"algorithms": list(planned), "inner": choice.inner})
@@ -279,7 +281,7 @@ def _draw_adaptation(
     fits = []
     for name, run in trained.items():
         each = built[name]
-        state = checkpoint.restore(run.checkpoints, each.fresh_state(), "best", each.score)
+        state = build.restore(run, each, "best")
         phi, _ = jax.jit(each.algorithm.adapt)(state.theta, task.support, key)
         fits.append(plots.Fit(name, np.asarray(each.model.apply(phi, jnp.asarray(x)))[:, 0]))
     support = (np.asarray(task.support[0])[:, 0], np.asarray(task.support[1])[:, 0])

@@ -167,7 +167,7 @@ def load_run(summary: RunSummary, cache_dir: Path | str | None = None) -> Player
             f"The run {summary.name!r} is not on drawn characters", allowed="runs on 28×28 drawings"
         )
     step = checkpoint.find(run.checkpoints, "best")
-    theta = checkpoint.restore(run.checkpoints, built.fresh_state(), step).theta
+    theta = build.restore(run, built, step).theta
     images = load_glyphs(cache_dir=cache_dir)
     if run.config.data.dataset == images.name and run.split is not None:
         images = images.select(run.split.test)
