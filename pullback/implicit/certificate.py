@@ -13,10 +13,14 @@ system, with the same u, at both points:
 
 Λ(H + Λ)⁻¹ times either one is that error of ĝ, to first order.
 
-So (H + Λ)⁻¹ is applied three times. None of them costs a Hessian-vector product. The directions
+A second Newton step, from φ⁺, tells whether the first one led toward φ* and how much of the way it
+went. At a kink, or far away, it did not, and the inner error is infinite.
+
+So (H + Λ)⁻¹ is applied four times. None of them costs a Hessian-vector product. The directions
 that the linear solver searched are conjugate, so the inverse is known exactly on their span. For
-the rest of a vector it is approximated: in the Newton step by the inner solver's own
-approximation, in the two errors by Λ⁻¹, which is an upper bound wherever the loss is convex.
+the rest of a vector it is approximated: in the Newton steps by the inner solver's own
+approximation, in the two errors by Λ⁻¹, which is an upper bound wherever the loss is convex, and
+is enlarged where a curvature below Λ was seen.
 """
 
 from typing import Any
@@ -59,11 +63,11 @@ class Certify(eqx.Module):
             noise. Use 1 if the outer loss is neither a mean nor a sum over the first axis of its
             batch. None keeps about as many query examples as there are support examples, or all
             of them if a batch has no common first axis.
-        inverse_steps: steps of CG for each of the three inverses, if the linear solver returns no
+        inverse_steps: steps of CG for each of the four inverses, if the linear solver returns no
             directions or the solve was damped. Each step costs a Hessian-vector product.
         reach: the longest Newton step, as a share of max(‖φ − θ‖, ‖Λ⁻¹∇L(φ)‖), the distance from
-            θ to φ*; the two are equal at a stationary φ. A longer step is shortened, since the
-            loss is not quadratic that far out.
+            θ to φ*; the two are equal at a stationary φ. A longer step says nothing, since the
+            loss is not quadratic that far out, and the inner error is infinite.
         share: the share of meta-gradients that get an estimate, drawn by their keys. The others
             have ∞ for both errors and a verdict from the residuals and curvatures alone. This
             saves time where tasks run one after the other, none under ``vmap``.
