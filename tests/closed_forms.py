@@ -41,6 +41,17 @@ def flat(params):
     return np.asarray(ravel_pytree(params)[0])
 
 
+def residual(whole, loss_gradient):
+    """The stationarity residual of flat vectors, each leaf of :func:`nested` in its own unit."""
+    pull = nested(whole - loss_gradient)
+    parts = jax.tree.map(
+        lambda r, g, p: np.linalg.norm(r) / max(np.linalg.norm(g), np.linalg.norm(p)),
+        *(nested(whole), nested(loss_gradient), pull),
+    )
+    together = np.linalg.norm(whole) / np.linalg.norm(loss_gradient)
+    return max(together, np.sqrt(np.mean(np.square(jax.tree.leaves(parts)))))
+
+
 def batch(seed, curvatures=CURVATURES, rows=12):
     """Rows and targets whose loss has the given curvatures, in random directions."""
     rng = np.random.default_rng(seed)

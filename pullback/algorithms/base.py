@@ -27,8 +27,9 @@ class Report(VerdictRecord):
     """How one adaptation went.
 
     Args:
-        inner_residual: relative stationarity residual ‖∇L(φ) + Λ(φ − θ)‖ / ‖∇L(φ)‖ of the leaf
-            where it is largest; without a proximal term ‖∇L(φ)‖ / ‖∇L(θ)‖ of all leaves.
+        inner_residual: relative stationarity residual ‖∇L(φ) + Λ(φ − θ)‖ / ‖∇L(φ)‖, with a
+            share for each leaf (:func:`pullback.implicit.stationarity`); without a proximal term
+            ‖∇L(φ)‖ / ‖∇L(θ)‖.
         code: a code of :mod:`pullback.core.results`.
         strength_factor: what Λ was multiplied by for this task; 1 unless asked for.
     """

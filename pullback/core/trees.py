@@ -127,7 +127,7 @@ def safe_sqrt(x: Float[Array, ""]) -> Float[Array, ""]:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), x)
 
 
-def safe_divide(a: Float[Array, ""], b: Float[Array, ""]) -> Float[Array, ""]:
+def safe_divide(a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
     """``a / b``, and zero where both are zero; a NaN or an infinity is passed on."""
     kind = _wide(a, b)
     a, b = a.astype(kind), b.astype(kind)
@@ -167,10 +167,11 @@ def check_attainable(owner: str, rtol: float, like: Params) -> None:
         )
 
 
-def largest_share(a: Params, of: Params) -> Float[Array, ""]:
-    """The largest ‖a‖ / ‖of‖ of any leaf, so that no leaf hides another by its size or its unit.
+def mean_share(a: Params, of: Params) -> Float[Array, ""]:
+    """‖a‖ / ‖of‖ of all leaves, each in its own unit: their root mean square.
 
-    A leaf of ``of`` below 100 roundings of the whole is rounding itself, and counts as that much.
+    So no leaf hides another by its size or its unit. A leaf of ``of`` below 100 roundings of the
+    whole is rounding itself, and counts as that much.
 
     Args:
         a: a vector.
@@ -179,30 +180,14 @@ def largest_share(a: Params, of: Params) -> Float[Array, ""]:
     Returns:
         The share; zero where both are zero.
     """
-    return functools.reduce(jnp.maximum, _shares(a, of))
-
-
-def mean_share(a: Params, of: Params) -> Float[Array, ""]:
-    """‖a‖ / ‖of‖ of all leaves, each in its own unit: their root mean square.
-
-    Args:
-        a: a vector.
-        of: another one of its structure.
-
-    Returns:
-        The share; a leaf counts as in :func:`largest_share`.
-    """
-    return norm(_shares(a, of)) / len(jax.tree.leaves(of)) ** 0.5
-
-
-def _shares(a: Params, of: Params) -> list[Float[Array, ""]]:
     floor = 100 * norm(of)
 
     def share(x, y):
         least = floor * float(jnp.finfo(y.dtype).eps)
         return safe_divide(norm(x), jnp.maximum(norm(y), least))
 
-    return jax.tree.leaves(jax.tree.map(share, a, of))
+    shares = jax.tree.leaves(jax.tree.map(share, a, of))
+    return norm(shares) / len(shares) ** 0.5
 
 
 def zeros_like(a: Params) -> Params:

@@ -93,12 +93,18 @@ def stationarity(
         start_norm: ‖∇L(θ)‖, to divide by where there is no proximal term.
 
     Returns:
-        ‖∇L(φ) + Λ(φ − θ)‖ / ‖∇L(φ)‖ of the leaf where that is largest, so that no leaf hides
-        another; without a proximal term ‖∇L(φ)‖ / ‖∇L(θ)‖ of all leaves together.
+        ‖∇L(φ) + Λ(φ − θ)‖ / ‖∇L(φ)‖, or the root mean square over the leaves of each one's
+        share of the larger of its ∇L(φ) and its Λ(φ − θ), whichever is more, so that no leaf
+        hides another; without a proximal term ‖∇L(φ)‖ / ‖∇L(θ)‖.
     """
     whole = problem.add_pull(loss_gradient, phi)
     if problem.strength is not None:
-        return trees.largest_share(whole, loss_gradient)
+        pull = trees.subtract(whole, loss_gradient)
+        larger = jax.tree.map(
+            lambda g, p: jnp.where(trees.norm(g) > trees.norm(p), g, p), loss_gradient, pull
+        )
+        together = trees.safe_divide(trees.norm(whole), trees.norm(loss_gradient))
+        return jnp.maximum(together, trees.mean_share(whole, larger))
     if start_norm is None:
         start_norm = trees.norm(problem.loss_gradient(problem.theta))
     return trees.safe_divide(trees.norm(whole), start_norm)

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from pullback.core import trees
 from pullback.core.checks import check_function, check_key, check_params, check_type
@@ -136,6 +136,18 @@ def check_solver(solver: Any) -> None:
             allowed="a solver of pullback.solvers or a callable solver(problem, theta, key) -> phi",
         )
     check_function("inner solver", solver, "problem, theta, key")
+
+
+Seen = tuple[Float[Array, ""], Float[Array, ""]]
+"""The norm of a gradient, and the objective."""
+
+
+def at_start(first: Bool[Array, ""], now: Seen, seen: Seen) -> Seen:
+    """What a solver sees in its first step, in the others what it saw then.
+
+    Carried from step to step, it needs no memory that grows with them.
+    """
+    return jax.tree.map(lambda new, old: jnp.where(first, new, old), now, seen)
 
 
 def is_differentiable(solver: InnerSolver | BlackBox) -> bool:

@@ -1,23 +1,24 @@
 """Gradient descent with momentum: the simplest inner solver, and MAML's own."""
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, Float, PRNGKeyArray
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PRNGKeyArray
 
 from pullback.core import trees
 from pullback.core.errors import InputError, check_counts, check_number, check_positive
 from pullback.core.problem import InnerProblem
 from pullback.core.trees import Params
-from pullback.solvers.base import Solution
+from pullback.solvers.base import Seen, Solution, at_start
 
 Point = tuple[Params, Params | None]
 """φ and its velocity; None for the velocity where there is no momentum."""
 
-Seen = tuple[Float[Array, ""], Float[Array, ""]]
-"""The norm of the gradient before a step, and the objective."""
+Carry = tuple[Point, Seen]
+"""A point, and what was seen at the start."""
 
 
 class GradientDescent(eqx.Module):
@@ -65,39 +66,39 @@ class GradientDescent(eqx.Module):
         # A velocity that is multiplied by zero would double what each checkpoint holds.
         still = isinstance(self.momentum, int | float) and self.momentum == 0
 
-        def step(point: Point, _: None) -> tuple[Point, Seen]:
-            phi, velocity = point
+        def step(carry: Carry, first: Bool[Array, ""]) -> tuple[Carry, None]:
+            (phi, velocity), seen = carry
             value, gradient = problem.value_and_gradient(phi)
             if velocity is None:
                 move = gradient
             else:
                 move = velocity = trees.axpy(self.momentum, velocity, gradient)
-            seen = (trees.norm(gradient), value)
-            return (trees.axpy(-self.learning_rate, move, phi), velocity), seen
+            seen = at_start(first, (trees.norm(gradient), value), seen)
+            return ((trees.axpy(-self.learning_rate, move, phi), velocity), seen), None
 
         start = (theta, None if still else trees.zeros_like(theta))
+        nothing: Any = (0.0, 0.0)
+        shapes = jax.eval_shape(lambda: step((start, nothing), jnp.asarray(True)))[0][1]
+        carry = (start, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+        first = jnp.arange(self.steps) == 0
         if self.checkpoint:
-            (phi, _), first = _in_blocks(step, start, self.steps)
+            carry = _in_blocks(step, carry, first)
         else:
-            (phi, _), seen = jax.lax.scan(step, start, length=self.steps)
-            first = jax.tree.map(lambda each: each[0], seen)
-        start_norm, start_value = first
+            carry, _ = jax.lax.scan(step, carry, first)
+        (phi, _), (start_norm, start_value) = carry
         return Solution(phi, start_norm, start_value)
 
 
-def _in_blocks(step, start: Point, steps: int) -> tuple[Point, Seen]:
+def _in_blocks(step, carry: Carry, first: Bool[Array, " steps"]) -> Carry:
     """All steps, of which only the first point of each block of √T is kept."""
 
-    def block(length: int):
-        @jax.checkpoint
-        def run(point: Point, _: None) -> tuple[Point, Seen]:
-            point, seen = jax.lax.scan(step, point, length=length)
-            return point, jax.tree.map(lambda each: each[0], seen)
+    @jax.checkpoint
+    def block(carry: Carry, first: Bool[Array, " length"]) -> tuple[Carry, None]:
+        return jax.lax.scan(step, carry, first)
 
-        return run
-
-    length = math.isqrt(steps)
-    point, seen = jax.lax.scan(block(length), start, length=steps // length)
-    if rest := steps % length:
-        point, _ = block(rest)(point, None)
-    return point, jax.tree.map(lambda each: each[0], seen)
+    length = math.isqrt(first.size)
+    whole = first.size - first.size % length
+    carry, _ = jax.lax.scan(block, carry, first[:whole].reshape(-1, length))
+    if whole < first.size:
+        carry, _ = block(carry, first[whole:])
+    return carry

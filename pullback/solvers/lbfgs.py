@@ -12,7 +12,7 @@ from pullback.core import trees
 from pullback.core.errors import check_counts, check_number
 from pullback.core.problem import InnerProblem, apply_strength, is_scalar
 from pullback.core.trees import Params
-from pullback.solvers.base import Solution
+from pullback.solvers.base import Solution, at_start
 
 Vector = Float[Array, " n"]
 
@@ -171,7 +171,7 @@ class LBFGS(eqx.Module):
             return unravel(inward(x))
 
         def step(carry, first):
-            x, value, gradient, secants, share, trial = carry
+            x, value, gradient, secants, share, trial, seen = carry
             new_value, new_gradient = problem.value_and_gradient(point(trial))
             new_value = new_value.astype(start.dtype)
             new_gradient = inward(trees.ravel(new_gradient)[0])
@@ -201,19 +201,19 @@ class LBFGS(eqx.Module):
             x, value, gradient = jax.lax.cond(better, lambda: new, lambda: old)
             trial = x - share * secants.apply(gradient)
             norm = size if root is None else jnp.linalg.norm(outward(new_gradient))
-            return (x, value, gradient, secants, share, trial), (norm, new_value)
+            seen = at_start(first, (norm, new_value), seen)
+            return (x, value, gradient, secants, share, trial, seen), None
 
         one = jnp.ones((), start.dtype)
         empty = Secants.empty(self.history, start, one)
-        carry = (start, jnp.inf * one, jnp.zeros_like(start), empty, one, start)
+        carry = (start, jnp.inf * one, jnp.zeros_like(start), empty, one, start, (one, one))
         if self.rtol is None:
-            (x, _, _, secants, _, _), seen = jax.lax.scan(step, carry, jnp.arange(self.steps) == 0)
-            start_norm, start_value = jax.tree.map(lambda each: each[0], seen)
+            carry, _ = jax.lax.scan(step, carry, jnp.arange(self.steps) == 0)
         else:
-            carry, (start_norm, start_value) = step(carry, jnp.asarray(True))
+            carry, _ = step(carry, jnp.asarray(True))
 
             def unfinished(counted):
-                count, (x, _, gradient, _, _, _) = counted
+                count, (x, _, gradient, *_) = counted
                 pulled = trees.ravel(problem.pull(point(x - start)))[0]
                 whole = outward(gradient)
                 enough = self.rtol * jnp.linalg.norm(whole - pulled)
@@ -223,7 +223,8 @@ class LBFGS(eqx.Module):
                 count, carry = counted
                 return count + 1, step(carry, jnp.asarray(False))[0]
 
-            _, (x, _, _, secants, _, _) = jax.lax.while_loop(unfinished, iterate, (1, carry))
+            _, carry = jax.lax.while_loop(unfinished, iterate, (1, carry))
+        x, _, _, secants, _, _, (start_norm, start_value) = carry
         # Without a single pair nothing is known of H, and Λ is all there is of H + Λ.
         known = jnp.max(secants.born) >= 0
         bare = 1.0 / jnp.where(strength > 0, strength, 1.0)

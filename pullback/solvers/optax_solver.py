@@ -4,6 +4,7 @@ from typing import ClassVar
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import optax
 from jaxtyping import PRNGKeyArray
 
@@ -11,7 +12,7 @@ from pullback.core import trees
 from pullback.core.errors import InputError, check_counts, check_number, check_positive
 from pullback.core.problem import InnerProblem
 from pullback.core.trees import Params
-from pullback.solvers.base import Solution
+from pullback.solvers.base import Solution, at_start
 
 
 class Optax(eqx.Module):
@@ -48,13 +49,16 @@ class Optax(eqx.Module):
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
         """Minimise ``problem``, starting from ``theta``."""
 
-        def step(carry, _):
-            phi, state = carry
+        def step(carry, first):
+            phi, state, seen = carry
             value, gradient = problem.value_and_gradient(phi)
             updates, state = self.optimizer.update(gradient, state, phi)
-            return (optax.apply_updates(phi, updates), state), (trees.norm(gradient), value)
+            seen = at_start(first, (trees.norm(gradient), value), seen)
+            return (optax.apply_updates(phi, updates), state, seen), None
 
         start = (theta, self.optimizer.init(theta))
-        (phi, _), seen = jax.lax.scan(step, start, length=self.steps)
-        start_norm, start_value = jax.tree.map(lambda each: each[0], seen)
+        shapes = jax.eval_shape(lambda: step((*start, (0.0, 0.0)), jnp.asarray(True)))[0][2]
+        unseen = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        first = jnp.arange(self.steps) == 0
+        (phi, _, (start_norm, start_value)), _ = jax.lax.scan(step, (*start, unseen), first)
         return Solution(phi, start_norm, start_value)

@@ -29,7 +29,11 @@ def handed_over(phi: Params) -> BlackBox:
 
 def spread(values: np.ndarray, axis: int = -1) -> dict[str, list[float]]:
     """Median and quartiles over one axis, by name."""
-    low, median, high = np.quantile(values, (0.25, 0.5, 0.75), axis=axis)
+    with np.errstate(invalid="ignore"):
+        quartiles = np.quantile(values, (0.25, 0.5, 0.75), axis=axis)
+    # Between two infinite values, which are no estimates, lies another one.
+    unknown = np.isnan(quartiles) & ~np.isnan(values).any(axis)
+    low, median, high = np.where(unknown, np.inf, quartiles)
     return {"median": median.tolist(), "low": low.tolist(), "high": high.tolist()}
 
 

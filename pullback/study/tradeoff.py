@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from pullback.algorithms import fomaml, imaml, maml
 from pullback.core.problem import Proximal
+from pullback.implicit.certificate import Certify
 from pullback.linear import CG
 from pullback.solvers import GradientDescent
 from pullback.study import quadratic
@@ -166,6 +167,8 @@ def _measure(settings: Settings, seed: int, tick: Tick) -> Result:
                 strength=settings.strength,
                 solver=solver,
                 linear_solver=CG(k, rtol=0.0),
+                # The loss is quadratic, and a correction right however long it is.
+                certify=Certify(reach=1e6),
             )
         )
         for k in settings.solve_steps

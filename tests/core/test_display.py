@@ -93,7 +93,7 @@ def test_negative_curvature_says_how_much_strength_is_missing():
     assert "use a larger strength" in str(info(Verdict.NEGATIVE_CURVATURE, smallest=np.nan))
 
 
-@pytest.mark.parametrize("code", [code for code in Verdict if code not in (0, 2)])
+@pytest.mark.parametrize("code", [1, 3, 4, 5])
 def test_a_root_certificate_gives_advice_of_its_own(code):
     text = str(certificate(code))
     assert len(text.splitlines()) == 5

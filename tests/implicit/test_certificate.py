@@ -141,8 +141,8 @@ def test_a_share_of_the_gradients_is_judged_and_the_others_say_nothing():
     algorithm = imaml(
         cf.loss,
         strength=cf.STRENGTHS["scalar"],
-        solver=GradientDescent(1, learning_rate=1e-4),
-        certify=Certify(0.05, share=0.5),
+        solver=GradientDescent(20, learning_rate=0.1),
+        certify=Certify(1e-6, share=0.5),
     )
 
     def judged(key):

@@ -10,7 +10,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "implicit.md"
 
 
 def test_the_examples_run_and_print_the_derivatives_of_the_formulas(capsys):
-    ridge, lasso = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    ridge, lasso, given = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     names = {}
     exec(compile(ridge, "implicit.md", "exec"), names)
     jax, jnp, x, y = (names[name] for name in ("jax", "jnp", "x", "y"))
@@ -20,3 +20,6 @@ def test_the_examples_run_and_print_the_derivatives_of_the_formulas(capsys):
     exec(compile(lasso, "implicit.md", "exec"), {})
     shown = capsys.readouterr().out.strip().strip("[]").split()
     assert [round(float(number), 4) for number in shown] == [-1.0, 0.0, 1.0]
+    exec(compile(given, "implicit.md", "exec"), {})
+    gradient, moved = re.findall(r"0\.3535\d*", capsys.readouterr().out)
+    assert float(gradient) == pytest.approx(0.5**1.5) == float(moved)

@@ -172,7 +172,7 @@ def test_single_precision_parameters_stay_so_and_say_what_they_reach():
         algorithm = imaml(cf.loss, strength=0.7, solver=Scipy())
         phi, report = jax.jit(algorithm.adapt)(theta, task.support, key())
         assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(phi))
-        assert float(report.inner_residual) < 1e-3
+        assert float(report.inner_residual) < 0.05
 
 
 def test_a_function_gets_the_key_and_may_use_it():
