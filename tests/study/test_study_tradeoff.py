@@ -101,7 +101,8 @@ def test_the_certificate_knows_these_errors(measured):
     assert (solved["at"], half["at"]) == ("converged", "unconverged")
     # At φ* with as many CG steps as there are parameters nothing is left but rounding.
     assert solved["error"]["median"][-1] < 1e-9
-    for line, which in ((solved, 0), (half, 0), (half, -1)):
+    # With few CG steps a correction from far away says nothing.
+    for line, which in ((solved, 0), (half, -1)):
         ratio = line["estimate"]["median"][which] / line["error"]["median"][which]
         assert 1 / 3 < ratio < 3
 
