@@ -144,12 +144,12 @@ def estimate(
     Raises:
         InputError: if ``certify.every`` is above 1 and ``query`` has no common first axis.
     """
-    correct, bound = _inverses(certify, point, solution, approximate_inverse, damping)
+    residual = point.problem.add_pull(point.loss_gradient, point.phi)
+    correct, bound = _inverses(certify, point, solution, approximate_inverse, damping, residual)
 
     def error(remainder: Params) -> Float[Array, ""]:
         return trees.mean_share(point.problem.pull(bound(remainder)), gradient)
 
-    residual = point.problem.add_pull(point.loss_gradient, point.phi)
     correction = correct(residual)
     moved = trees.norm(trees.subtract(point.phi, point.problem.theta))
     # A solver that hardly moved away from θ may still be far from φ*.
@@ -239,6 +239,7 @@ def _inverses(
     solution: LinearSolution,
     approximate_inverse: Operator | None,
     damping: float,
+    residual: Params,
 ) -> tuple[Operator, Operator]:
     """Two stand-ins for (H + Λ)⁻¹: for the Newton correction, and for the errors."""
     strength, operator = point.problem.strength, point.operator()
@@ -257,15 +258,30 @@ def _inverses(
 
         return solve, solve
 
-    def inverse(beyond: Operator) -> Operator:
+    def beyond(vector: Params) -> tuple[Params, Params]:
+        along = trees.rows_times(directions, vector)
+        rest = trees.subtract(vector, trees.combine(along, curved))
+        return trees.combine(along, directions), rest
+
+    def inverse(outside: Operator) -> Operator:
         def apply(vector: Params) -> Params:
-            along = trees.rows_times(directions, vector)
-            rest = trees.subtract(vector, trees.combine(along, curved))
-            return trees.add(trees.combine(along, directions), beyond(rest))
+            inside, rest = beyond(vector)
+            return trees.add(inside, outside(rest))
 
         return apply
 
+    if approximate_inverse is None:
+        near = _along(operator, beyond(residual)[1], bare)
     return inverse(near), inverse(bare)
+
+
+def _along(operator: Operator, direction: Params, bare: Operator) -> Operator:
+    """Λ⁻¹, shortened to what minimises along one direction, at the price of one product."""
+    step = bare(direction)
+    slope, curvature = trees.dot(direction, step), trees.dot(step, operator(step))
+    usable = (curvature > slope) & jnp.isfinite(curvature)
+    share = jnp.where(usable, slope, 1.0) / jnp.where(usable, curvature, 1.0)
+    return lambda vector: trees.scale(share, bare(vector))
 
 
 def _excess(point: Linearised, solution: LinearSolution) -> Float[Array, ""]:
