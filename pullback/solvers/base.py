@@ -150,6 +150,16 @@ def at_start(first: Bool[Array, ""], now: Seen, seen: Seen) -> Seen:
     return jax.tree.map(lambda new, old: jnp.where(first, new, old), now, seen)
 
 
+def nothing_seen(problem: InnerProblem, theta: Params) -> Seen:
+    """Zeros in place of what a solver is going to see."""
+
+    def look():
+        value, gradient = problem.value_and_gradient(theta)
+        return trees.norm(gradient), value
+
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(look))
+
+
 def is_differentiable(solver: InnerSolver | BlackBox) -> bool:
     """Whether the solver's steps can be differentiated through."""
     return isinstance(solver, InnerSolver) and solver.differentiable

@@ -1,7 +1,7 @@
 """Gradient descent with momentum: the simplest inner solver, and MAML's own."""
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import equinox as eqx
 import jax
@@ -12,7 +12,7 @@ from pullback.core import trees
 from pullback.core.errors import InputError, check_counts, check_number, check_positive
 from pullback.core.problem import InnerProblem
 from pullback.core.trees import Params
-from pullback.solvers.base import Seen, Solution, at_start
+from pullback.solvers.base import Seen, Solution, at_start, nothing_seen
 
 Point = tuple[Params, Params | None]
 """φ and its velocity; None for the velocity where there is no momentum."""
@@ -77,9 +77,7 @@ class GradientDescent(eqx.Module):
             return ((trees.axpy(-self.learning_rate, move, phi), velocity), seen), None
 
         start = (theta, None if still else trees.zeros_like(theta))
-        nothing: Any = (0.0, 0.0)
-        shapes = jax.eval_shape(lambda: step((start, nothing), jnp.asarray(True)))[0][1]
-        carry = (start, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+        carry = (start, nothing_seen(problem, theta))
         first = jnp.arange(self.steps) == 0
         if self.checkpoint:
             carry = _in_blocks(step, carry, first)

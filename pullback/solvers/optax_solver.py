@@ -12,7 +12,7 @@ from pullback.core import trees
 from pullback.core.errors import InputError, check_counts, check_number, check_positive
 from pullback.core.problem import InnerProblem
 from pullback.core.trees import Params
-from pullback.solvers.base import Solution, at_start
+from pullback.solvers.base import Solution, at_start, nothing_seen
 
 
 class Optax(eqx.Module):
@@ -57,8 +57,7 @@ class Optax(eqx.Module):
             return (optax.apply_updates(phi, updates), state, seen), None
 
         start = (theta, self.optimizer.init(theta))
-        shapes = jax.eval_shape(lambda: step((*start, (0.0, 0.0)), jnp.asarray(True)))[0][2]
-        unseen = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        carry = (*start, nothing_seen(problem, theta))
         first = jnp.arange(self.steps) == 0
-        (phi, _, (start_norm, start_value)), _ = jax.lax.scan(step, (*start, unseen), first)
+        (phi, _, (start_norm, start_value)), _ = jax.lax.scan(step, carry, first)
         return Solution(phi, start_norm, start_value)
