@@ -101,7 +101,7 @@ def check_counts(owner: str, **values: int) -> None:
 
 
 SEEDS = 2**32
-"""A seed is below this: with 32-bit numbers JAX takes a larger one for another, smaller one."""
+"""A seed is below this, since with 32-bit numbers JAX takes a larger one for a smaller one."""
 
 SEEDS_ALLOWED = f"whole numbers from 0 to {SEEDS - 1}"
 

@@ -4,8 +4,8 @@ import enum
 import math
 
 UNKNOWN = math.inf
-"""In a record, an error, a residual or a least curvature that was not computed: the upper bound
-that says nothing. A greatest curvature, of which a lower bound is known, is then ``-UNKNOWN``.
+"""An error, a residual or a least curvature that was not computed, in a record. It is the upper
+bound that says nothing. A greatest curvature, of which a lower bound is known, is then ``-UNKNOWN``.
 Not NaN, which would stop every program under ``JAX_DEBUG_NANS``."""
 
 

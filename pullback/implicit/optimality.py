@@ -56,7 +56,7 @@ class RootCertificate(VerdictRecord):
     Args:
         residual: ‖F(x)‖.
         relative: the largest share that a single equation Fᵢ leaves of the terms that should
-            cancel in it: |Fᵢ(x)| over the size of ∂ₓFᵢ·x and ∂_argsFᵢ·args. Units do not matter.
+            cancel in it: ``|Fᵢ(x)|`` over the size of ∂ₓFᵢ·x and ∂_argsFᵢ·args. Units do not matter.
         linear_residual: what the solve for the cotangent v leaves: ‖(∂ₓF)ᵀu − v‖ / ‖v‖, or the
             largest share of a single equation where that is more.
         code: a :class:`~pullback.core.results.Verdict`: OK, NOT_FINITE (x or F),
@@ -104,7 +104,7 @@ def root(
         tolerance: the most that each equation Fᵢ(x) may leave of its terms ∂ₓFᵢ·x and
             ∂_argsFᵢ·args, and the same for each equation of a linear solve; ten roundings of
             the numbers at least.
-        atol: |Fᵢ(x)| up to this much passes too; for solutions at or near zero.
+        atol: ``|Fᵢ(x)|`` up to this much passes too; for solutions at or near zero.
         on_failure: of either check. ``"nan"``: NaN as the derivative. ``"raise"``: an error of
             Equinox at run time, and where numbers are at hand outside ``jit`` a
             ``NumericalError``.

@@ -163,7 +163,7 @@ def attach_derivative(
     Returns:
         φ. Derivatives of any order and in both modes are those of the implicit function theorem,
         each by one linear solve to 1e-3, and NaN where that fails, where the residual is above
-        :data:`ATTACHED`, or where it is NaN.
+        0.1, or where it is NaN.
     """
 
     def stationary(phi, theta, support, strength, residual):

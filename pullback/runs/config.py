@@ -464,7 +464,7 @@ MAY_DIFFER = {
     for name, described in settings.items()
     if described.resumable
 }
-"""Settings that change no number: they may differ between hosts, and when a run goes on."""
+"""Settings that change no number, and so may differ between hosts and when a run goes on."""
 
 SECTION_OF = {name: section for section, settings in SETTINGS.items() for name in settings}
 """The section of each setting; no name occurs in two."""

@@ -220,7 +220,7 @@ def read_class_folders(
     """A person's own pictures: one sub-folder per class, one file per example.
 
     Hidden files and the litter that operating systems leave behind are passed over, and so are
-    files beside the class folders that are no pictures (:func:`files_beside`); every other file
+    files beside the class folders that are no pictures (``files_beside``); every other file
     must be a picture in a class folder. Classes and examples come in the order of their names.
 
     Args:
