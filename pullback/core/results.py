@@ -5,8 +5,8 @@ import math
 
 UNKNOWN = math.inf
 """An error, a residual or a least curvature that was not computed, in a record. It is the upper
-bound that says nothing. A greatest curvature, of which a lower bound is known, is then ``-UNKNOWN``.
-Not NaN, which would stop every program under ``JAX_DEBUG_NANS``."""
+bound that says nothing. A greatest curvature, of which a lower bound is known, is then
+``-UNKNOWN``. Not NaN, which would stop every program under ``JAX_DEBUG_NANS``."""
 
 
 class Verdict(enum.IntEnum):

@@ -56,7 +56,8 @@ class RootCertificate(VerdictRecord):
     Args:
         residual: ‖F(x)‖.
         relative: the largest share that a single equation Fᵢ leaves of the terms that should
-            cancel in it: ``|Fᵢ(x)|`` over the size of ∂ₓFᵢ·x and ∂_argsFᵢ·args. Units do not matter.
+            cancel in it: ``|Fᵢ(x)|`` over the size of
+            ∂ₓFᵢ·x and ∂_argsFᵢ·args. Units do not matter.
         linear_residual: what the solve for the cotangent v leaves: ‖(∂ₓF)ᵀu − v‖ / ‖v‖, or the
             largest share of a single equation where that is more.
         code: a :class:`~pullback.core.results.Verdict`: OK, NOT_FINITE (x or F),
