@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from compiling import ENVIRONMENT
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -13,7 +15,7 @@ def lines_of(example: str) -> dict[str, tuple[float, ...]]:
     """What an example prints: the numbers of each line, by the words before them."""
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / example],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from compiling import ENVIRONMENT
 
 ROOT = Path(__file__).parents[1]
 SMALL = (
@@ -98,8 +99,7 @@ def said(extended, tmp_path_factory):
         capture_output=True,
         text=True,
         cwd=extended,
-        env=os.environ
-        | {"PYTHONPATH": str(extended), "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "COLUMNS": "200"},
+        env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(extended), "COLUMNS": "200"},
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -123,7 +123,7 @@ class Implicit(eqx.Module):
         solved, solution, factor = self.solve(implicit.without_derivatives(problem), key)
         found = report(solved, solution, factor)
         residual = found.inner_residual
-        far = (found.code == Verdict.OK) & (residual > 1)
+        far = (found.code == Verdict.OK) & (residual > implicit.UNSOLVED)
         code = jnp.where(far, Verdict.INNER_NOT_CONVERGED, found.code)
         if self.raising is not None:
             strength = jax.tree.map(lambda leaf: factor * leaf, problem.strength)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from pullback.core import trees
-from pullback.core.errors import InputError, PullbackError
+from pullback.core.errors import InputError, PullbackError, shorten
 
 PRECISIONS = ("float32", "float64")
 """The types of numbers that parameters and losses may have."""
@@ -42,7 +42,7 @@ def check_function(what: str, function: Any, arguments: str) -> None:
             remedy=f"Write {function.__name__}(...)",
         )
     if not callable(function):
-        raise InputError(f"The {what} is {_short(function)}", allowed=f"a callable {call}")
+        raise InputError(f"The {what} is {shorten(function)}", allowed=f"a callable {call}")
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):
@@ -186,10 +186,18 @@ def check_type(what: str, value: Any, kinds: Any, allowed: str) -> None:
         InputError: if it is of another one, or a class instead of its instance.
     """
     if isinstance(value, type) or not isinstance(value, kinds):
-        raise InputError(f"{what} is {_short(value)}", allowed=allowed)
+        raise InputError(f"{what} is {shorten(value)}", allowed=allowed)
 
 
-def check_like(what: str, given: PyTree[Any], wanted: PyTree[Any], like: str) -> None:
+def check_like(
+    what: str,
+    given: PyTree[Any],
+    wanted: PyTree[Any],
+    like: str,
+    *,
+    dtypes: bool = False,
+    remedy: str | None = None,
+) -> None:
     """Two pytrees must have one structure, and their leaves the same shapes.
 
     Args:
@@ -197,6 +205,8 @@ def check_like(what: str, given: PyTree[Any], wanted: PyTree[Any], like: str) ->
         given: a pytree of arrays.
         wanted: one that it must be like.
         like: what that one is, for the message.
+        dtypes: whether their types of numbers must be the same too.
+        remedy: what to do about another structure.
 
     Raises:
         InputError: naming the first leaf that does not match, and both shapes.
@@ -204,14 +214,26 @@ def check_like(what: str, given: PyTree[Any], wanted: PyTree[Any], like: str) ->
     structures = jax.tree.structure(given), jax.tree.structure(wanted)
     if structures[0] != structures[1]:
         raise InputError(
-            f"{what} have the structure {structures[0]}", allowed=f"that of {like}, {structures[1]}"
+            f"The structure of {what} is {structures[0]}",
+            allowed=f"that of {like}, {structures[1]}",
+            remedy=remedy,
         )
     for (path, leaf), other in zip(trees.leaf_paths(given), jax.tree.leaves(wanted), strict=True):
-        if np.shape(leaf) != np.shape(other):
+        same = np.shape(leaf) == np.shape(other)
+        if not same or (dtypes and jnp.result_type(leaf) != jnp.result_type(other)):
             raise InputError(
-                f"{what} have the shape {list(np.shape(leaf))} at {path}",
-                allowed=f"{list(np.shape(other))}, as {like}",
+                f"The shape of {what}{place(path)} is {_shape(leaf)}",
+                allowed=f"{_shape(other)}, as {like}",
             )
+
+
+def place(path: str) -> str:
+    """Where a leaf is, in words; none for one that is the whole tree."""
+    return "" if path == trees.WHOLE else f" at {path}"
+
+
+def _shape(leaf: Any) -> str:
+    return f"{jnp.result_type(leaf)}{list(np.shape(leaf))}"
 
 
 def describe(tree: Any) -> str:
@@ -220,9 +242,9 @@ def describe(tree: Any) -> str:
     def leaf_text(leaf: Any) -> Any:
         if hasattr(leaf, "shape") and hasattr(leaf, "dtype"):
             return _Text(f"{leaf.dtype}{list(leaf.shape)}")
-        return _Text(_short(leaf))
+        return _Text(shorten(leaf))
 
-    return _short(jax.tree.map(leaf_text, tree), 300)
+    return shorten(jax.tree.map(leaf_text, tree), 300)
 
 
 class _Text(str):
@@ -230,8 +252,3 @@ class _Text(str):
 
     def __repr__(self) -> str:
         return str(self)
-
-
-def _short(value: Any, most: int = 80) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -127,9 +127,9 @@ def span(low: int, high: int) -> str:
 
 
 def shorten(value: object, most: int = 80) -> str:
-    """A value as it was given, without the middle of a long one."""
+    """A value as it was given, on one line and without the middle of a long one."""
     try:
-        text = repr(value)
+        text = " ".join(repr(value).split())
     # Python refuses to write out a whole number of thousands of digits.
     except ValueError:
         return f"a {type(value).__name__} too long to print"

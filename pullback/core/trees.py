@@ -15,6 +15,9 @@ from pullback.core.errors import InputError
 Params = PyTree[Any]
 """A pytree of floating-point arrays: parameters, or anything shaped like them."""
 
+WHOLE = "the parameters"
+"""The path to a leaf that is the whole tree."""
+
 
 def add(a: Params, b: Params) -> Params:
     """``a + b``, leaf by leaf."""
@@ -198,7 +201,7 @@ def zeros_like(a: Params) -> Params:
 def leaf_paths(a: Params) -> list[tuple[str, Any]]:
     """Each leaf beside a readable path to it."""
     flat, _ = jax.tree_util.tree_flatten_with_path(a)
-    return [(jax.tree_util.keystr(path) or "the parameters", leaf) for path, leaf in flat]
+    return [(jax.tree_util.keystr(path) or WHOLE, leaf) for path, leaf in flat]
 
 
 def ravel(a: Params) -> tuple[Float[Array, " n"], Callable[[Float[Array, " n"]], Params]]:

@@ -12,6 +12,7 @@ The theorem needs a solution, and a solve that succeeded. Both are checked whene
 taken, and where a check fails the derivative is NaN, never zero and never a plausible number.
 """
 
+from pullback.implicit._checks import without_derivatives
 from pullback.implicit.optimality import (
     RootCertificate,
     certify,
@@ -22,6 +23,7 @@ from pullback.implicit.optimality import (
     root_vjp,
 )
 from pullback.implicit.proximal import (
+    UNSOLVED,
     Linearised,
     attach_derivative,
     jacobian,
@@ -29,10 +31,10 @@ from pullback.implicit.proximal import (
     result_code,
     stationarity,
     vjp,
-    without_derivatives,
 )
 
 __all__ = [
+    "UNSOLVED",
     "Linearised",
     "RootCertificate",
     "attach_derivative",

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from pullback.core import trees
+from pullback.core.checks import check_like, place
 from pullback.core.errors import InputError
 from pullback.core.trees import Params
 
@@ -30,7 +31,7 @@ def convert(
     given = jax.tree.map(_as_jax, (args, shared))
     for path, leaf in trees.leaf_paths(given):
         if eqx.is_array(leaf):
-            reject_complex(f"The argument{_at(path)}", leaf)
+            reject_complex(f"The argument{place(path)}", leaf)
     every, given_structure = jax.tree.flatten(given)
     dynamic = [leaf for leaf in every if eqx.is_array(leaf)]
 
@@ -77,7 +78,7 @@ def keywords(optimality: Optimality) -> set[str] | None:
     return {p.name for p in parameters[1:] if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
 
 
-def stop(tree: PyTree[Any]) -> PyTree[Any]:
+def without_derivatives(tree: PyTree[Any]) -> PyTree[Any]:
     """The same values, without derivatives; leaves that have none anyway stay untouched."""
 
     def stopped(leaf):
@@ -101,50 +102,23 @@ def check_solution(x: Params, init: PyTree[Any], has_aux: bool) -> Params:
     if not any(np.size(leaf) for _, leaf in leaves):
         raise InputError("The solution holds no numbers", allowed="floating-point arrays")
     for path, leaf in leaves:
-        reject_complex(f"The solution{_at(path)}", leaf)
+        reject_complex(f"The solution{place(path)}", leaf)
         if not jnp.issubdtype(_dtype(leaf), jnp.floating):
             raise InputError(
-                f"The solution{_at(path)} is {_dtype(leaf)}",
+                f"The solution{place(path)} is {_dtype(leaf)}",
                 allowed="floating-point arrays; whole numbers have no derivative",
             )
     if any(jnp.issubdtype(_dtype(leaf), jnp.inexact) for leaf in jax.tree.leaves(init)):
         hint = None if has_aux else "A solver that returns (x, aux) needs has_aux=True"
-        check_match("The solution", x, init, "the start", hint, dtypes=True)
-    return stop(jax.tree.map(lambda leaf: jnp.asarray(leaf, _dtype(leaf)), x))
+        check_like("the solution", x, init, "the start", dtypes=True, remedy=hint)
+    return without_derivatives(jax.tree.map(lambda leaf: jnp.asarray(leaf, _dtype(leaf)), x))
 
 
 def check_image(image: Params, x: Params) -> None:
     """What an optimality condition or a mapping returns must be shaped like x."""
-    check_match("optimality(x, ...)", image, x)
+    check_like("optimality(x, ...)", image, x, "x")
     for path, leaf in trees.leaf_paths(image):
-        reject_complex(f"optimality(x, ...){_at(path)}", leaf)
-
-
-def check_match(
-    what: str, given: Params, wanted: Params, like="x", hint: str | None = None, dtypes=False
-) -> None:
-    """Two pytrees must have one structure, and their leaves the same shapes.
-
-    Raises:
-        InputError: naming the first leaf that does not match, and both shapes.
-    """
-    structures = jax.tree.structure(given), jax.tree.structure(wanted)
-    if structures[0] != structures[1]:
-        raise InputError(
-            f"{what} has the structure {structures[0]}, {like} has {structures[1]}",
-            allowed="the same structure",
-            remedy=hint,
-        )
-    for (path, a), b in zip(trees.leaf_paths(given), jax.tree.leaves(wanted), strict=True):
-        if np.shape(a) != np.shape(b):
-            raise InputError(
-                f"{what}{_at(path)} has shape {np.shape(a)}, {like} has {np.shape(b)}",
-                allowed="the same shape, without broadcasting",
-            )
-        if dtypes and _dtype(a) != _dtype(b):
-            raise InputError(
-                f"{what}{_at(path)} is {_dtype(a)}, {like} is {_dtype(b)}", allowed="the same dtype"
-            )
+        reject_complex(f"optimality(x, ...){place(path)}", leaf)
 
 
 def _dtype(leaf: Any) -> Any:
@@ -166,13 +140,3 @@ def reject_complex(what: str, leaf: Any) -> None:
             allowed="real numbers",
             remedy="Pass the real and the imaginary parts as two arrays",
         )
-
-
-def describe(value: Any) -> str:
-    """A value by its type, a tuple with its length."""
-    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, tuple) else "")
-
-
-def _at(path: str) -> str:
-    """No words for the path to a leaf that is the whole tree."""
-    return "" if path == "the parameters" else f" at {path}"

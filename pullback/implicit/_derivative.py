@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from pullback.core import trees
 from pullback.core.errors import InputError, NumericalError
 from pullback.core.trees import Params
-from pullback.implicit._checks import Leaves, Optimality, as_arrays, convert, stop
+from pullback.implicit._checks import Leaves, Optimality, as_arrays, convert, without_derivatives
 from pullback.implicit._solve import (
     Settings,
     answer_or_nan,
@@ -88,7 +88,7 @@ def attach(
         _, pushed = jax.jvp(
             lambda part: function(x, eqx.combine(part, constant)), (varying,), (moved,)
         )
-        passed = sound(stop(x), stop(dynamic))
+        passed = sound(without_derivatives(x), without_derivatives(dynamic))
         _, product = jax.linearize(lambda y: function(y, dynamic), x)
         raise_now(passed, settings)
         answer = functools.partial(

@@ -11,7 +11,7 @@ import lineax as lx
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, PyTree
 
 from pullback.core import trees
-from pullback.core.errors import InputError, check_positive
+from pullback.core.errors import InputError, check_number, check_positive
 from pullback.core.trees import Params
 from pullback.linear import LinearSolver, Operator
 from pullback.linear.base import damped
@@ -40,9 +40,13 @@ class Settings:
 
     def __post_init__(self):
         check_positive("root", tolerance=self.tolerance)
-        for name, value in (("damping", self.damping), ("atol", self.atol)):
-            if not 0 <= value < float("inf"):
-                raise InputError(f"root({name}={value!r})", allowed="finite numbers from 0")
+        check_number(
+            "root",
+            "finite numbers from 0",
+            lambda x: 0 <= x < float("inf"),
+            damping=self.damping,
+            atol=self.atol,
+        )
         if self.on_failure not in ("nan", "raise"):
             raise InputError(f"root(on_failure={self.on_failure!r})", allowed="'nan', 'raise'")
         solver = self.linear_solver

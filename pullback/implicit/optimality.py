@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from pullback.core import trees
+from pullback.core.checks import check_like, describe
 from pullback.core.display import VerdictRecord
 from pullback.core.errors import InputError
 from pullback.core.results import Verdict
@@ -19,12 +20,10 @@ from pullback.core.trees import Params
 from pullback.implicit._checks import (
     Optimality,
     check_image,
-    check_match,
     check_solution,
     convert,
-    describe,
     keywords,
-    stop,
+    without_derivatives,
 )
 from pullback.implicit._derivative import attach, measure, opaque
 from pullback.implicit._solve import Settings, flat_operator, solve_system
@@ -126,7 +125,7 @@ def root(
         def solve(init, *args, **kwargs):
             shared = {k: v for k, v in kwargs.items() if names is None or k in names}
             own = {k: v for k, v in kwargs.items() if k not in shared}
-            fixed_init, fixed_args, fixed_kwargs = stop((init, args, kwargs))
+            fixed_init, fixed_args, fixed_kwargs = without_derivatives((init, args, kwargs))
             found = solver(fixed_init, *fixed_args, **fixed_kwargs)
             aux = None
             if has_aux:
@@ -138,7 +137,7 @@ def root(
                 found, aux = found
             x = check_solution(found, init, has_aux)
             x = attach(optimality, x, args, settings, shared=shared, own=own)
-            return (x, opaque(stop(aux), (init, args, kwargs))) if has_aux else x
+            return (x, opaque(without_derivatives(aux), (init, args, kwargs))) if has_aux else x
 
         return solve
 
@@ -186,7 +185,7 @@ def root_vjp(
         InputError: as :func:`root` does, and if ``cotangent`` does not fit.
         NumericalError: if ``on_failure="raise"`` and a check fails.
     """
-    check_match("The cotangent", cotangent, x)
+    check_like("the cotangent", cotangent, x, "x")
     solution, floats = _of_floats(optimality, x, args, settings)
     _, pull = jax.vjp(solution, floats)
     x = check_solution(x, None, True)
@@ -225,7 +224,7 @@ def root_jvp(
     for number, (arg, tangent) in enumerate(zip(floats, tangents, strict=True)):
         if tangent is None:
             tangent = trees.zeros_like(arg)
-        check_match(f"The tangent of argument {number}", tangent, arg, "the argument")
+        check_like(f"the tangent of argument {number}", tangent, arg, "the argument")
         moved.append(jax.tree.map(lambda t, a: jnp.asarray(t).astype(a.dtype), tangent, arg))
     return jax.jvp(solution, (floats,), (tuple(moved),))[1]
 
@@ -291,7 +290,7 @@ def certify(
     x = check_solution(x, None, True)
     if cotangent is None:
         cotangent = jax.tree.map(jnp.ones_like, x)
-    check_match("The cotangent", cotangent, x)
+    check_like("the cotangent", cotangent, x, "x")
     leaves = jax.tree.leaves(x)
     function, dynamic = convert(optimality, x, args, {})
     residual, relative, passed = measure(function, leaves, dynamic, settings)

@@ -33,7 +33,6 @@ from pullback.core import trees
 from pullback.core.problem import InnerProblem, divide_by_strength
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
-from pullback.implicit._checks import stop
 from pullback.implicit._derivative import attach
 from pullback.implicit._solve import Settings
 from pullback.linear import CG
@@ -140,13 +139,11 @@ def vjp(
     return point.problem.pull(solution.value), solution
 
 
+UNSOLVED = 0.8
+"""Above this residual φ is no solution. At θ it is 1: nothing of ∇L(φ) is balanced by the pull."""
+
 ATTACHED = 0.1
 """The largest residual at which :func:`attach_derivative` gives derivatives."""
-
-
-def without_derivatives(problem: InnerProblem) -> InnerProblem:
-    """The same inner problem as a constant."""
-    return stop(problem)
 
 
 def attach_derivative(
@@ -202,13 +199,13 @@ def result_code(
 
     Returns:
         A number that is not finite outranks all else, and a failed solve what follows from the
-        inner solution: a higher objective than at θ, or a residual above 1, which is θ's own.
+        inner solution: a higher objective than at θ, or a residual above 0.8.
     """
     phi, loss = point.phi, point.loss_value
     # Where ∇L(φ) vanished the residual is infinite, which is far and not undefined.
     finite = jnp.isfinite(value) & ~jnp.isnan(residual) & trees.all_finite(phi)
     finite &= jnp.isfinite(loss) & trees.all_finite(point.loss_gradient)
-    inner = jnp.where(residual > 1, Verdict.INNER_NOT_CONVERGED, Verdict.OK)
+    inner = jnp.where(residual > UNSOLVED, Verdict.INNER_NOT_CONVERGED, Verdict.OK)
     inner = jnp.where(point.problem.rises(phi, loss, start), Verdict.INNER_DIVERGED, inner)
     code = jnp.where(solution.code == Verdict.OK, inner, solution.code)
     return jnp.where(finite, code, Verdict.NOT_FINITE)

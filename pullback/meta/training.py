@@ -265,9 +265,7 @@ def train(
         optimizer = default_optimizer(steps, hyper_learning_rate=rate)
     if state is not None:
         wanted = jax.eval_shape(optimizer.init, state.theta)
-        check_like(
-            "The optimiser's state", state.optimizer_state, wanted, "of this optimiser and θ"
-        )
+        check_like("the optimiser's state", state.optimizer_state, wanted, "this optimiser's and θ")
     mesh = parallel.task_mesh(tasks_per_step, devices)
     begin: TrainState = start(algorithm, params, optimizer) if state is None else state
     tasks, now, key = parallel.replicate((tasks, begin, key), mesh)

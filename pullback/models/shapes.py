@@ -19,7 +19,7 @@ def check_parameters(model: Any, params: Params) -> None:
         InputError: naming the first leaf that is not, as in a state of another model.
     """
     check_like(
-        "The parameters", params, _parameters(model), f"a {type(model).__name__} of its sizes"
+        "the parameters", params, _parameters(model), f"a {type(model).__name__} of its sizes"
     )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PRNGKeyArray
 
 from pullback.core import trees
-from pullback.core.checks import check_function, check_key, check_params, check_type
+from pullback.core.checks import check_function, check_key, check_like, check_params, check_type
 from pullback.core.derivatives import refuse_derivative
 from pullback.core.errors import InputError
 from pullback.core.problem import InnerProblem, Proximal
@@ -84,7 +84,7 @@ def run(
     if isinstance(solver, InnerSolver):
         return refuse(solver.solve(problem, theta, key))
     phi = jax.tree.map(jnp.asarray, solver(problem, theta, key))
-    _check_same(phi, theta)
+    check_like("what the inner solver returned", phi, theta, "θ", dtypes=True)
     return Solution(refuse(phi))
 
 
@@ -190,17 +190,3 @@ def probe(problem: InnerProblem, theta: Params, gradient: Params) -> Float[Array
     curvature = trees.norm(change) / epsilon
     floor = jnp.finfo(size.dtype).tiny ** 0.5
     return jnp.maximum(curvature, floor)
-
-
-def _check_same(phi: Params, theta: Params) -> None:
-    given, wanted = jax.tree.structure(phi), jax.tree.structure(theta)
-    if given != wanted:
-        raise InputError(
-            f"The inner solver returned the structure {given}", allowed=f"that of θ, {wanted}"
-        )
-    for (path, new), old in zip(trees.leaf_paths(phi), jax.tree.leaves(theta), strict=True):
-        if new.shape != old.shape or new.dtype != old.dtype:
-            raise InputError(
-                f"The inner solver returned {new.dtype}{list(new.shape)} at {path}",
-                allowed=f"{old.dtype}{list(old.shape)}, as in θ",
-            )

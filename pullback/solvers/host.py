@@ -212,24 +212,26 @@ class _HostRuns:
         if done:
             # Under vmap a finished task is asked again until all have finished.
             return np.int32(number), np.True_, np.int32(GRADIENT), x.view(integer), nothing
-        if number == 0:
-            with self._lock:
+        with self._lock:
+            if number in self._failed:
+                raise self._failed.pop(number)
+            if number == 0:
                 number = next(self._numbers)
-                self._open[number] = _HostRun(self._function, np.array(key), (x, value, vector))
-        else:
-            with self._lock:
-                error = self._failed.pop(number, None)
-            if error is not None:
-                raise error
-            self._open[number].answer(value, vector)
-        reply = self._open[number].next()
+                host_run = _HostRun(self._function, np.array(key), (x, value, vector))
+                self._open[number] = host_run
+            else:
+                host_run = self._open[number]
+                # Within the lock: a run that another device's failure ends would never answer.
+                host_run.answer(value, vector)
+        reply = host_run.next()
         if isinstance(reply, Request):
             kind = np.int32(reply.kind)
             point, direction = reply.point.view(integer), reply.direction.view(integer)
             return np.int32(number), np.False_, kind, point, direction
         phi, error = reply
         with self._lock:
-            del self._open[number]
+            self._open.pop(number, None)
+            error = error or self._failed.pop(number, None)
             if error is not None:
                 # The whole program ends with this error, and its other runs with it.
                 for other, host_run in self._open.items():

@@ -72,7 +72,9 @@ def test_without_a_home_and_a_name_there_is_one_for_the_time_being(monkeypatch):
 
 
 SLOW_IMPORT = """
-import sys, threading, builtins
+import builtins, signal
+# Tests may run in the background, where a shell lets it be ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 real = builtins.__import__
 def slow(name, *more):
     if name == "typer" and "told" not in globals():

@@ -131,10 +131,18 @@ def test_copies_of_the_query_set_change_nothing_whether_a_loss_is_a_sum_or_a_mea
 
 
 def test_no_certificate_is_no_number_and_no_complaint():
-    info = certified("scalar", GradientDescent(1, learning_rate=1e-4), CG(1, 0.05), certify=None)[1]
+    solver = GradientDescent(20, learning_rate=0.1)
+    error, info = certified("scalar", solver, CG(1, 0.05), certify=None)
+    assert error > 0.01
     assert np.isinf(info.inner_error)
     assert np.isinf(info.linear_error)
     assert info.code == Verdict.OK
+
+
+@pytest.mark.parametrize("certify", [None, Certify(10.0)], ids=["none", "patient"])
+def test_where_the_solver_hardly_moved_no_gradient_is_ok(certify):
+    _, info = certified("scalar", GradientDescent(1, learning_rate=1e-4), Dense(), certify)
+    assert info.inner_residual > 0.99 and info.code == Verdict.INNER_NOT_CONVERGED
 
 
 def test_a_share_of_the_gradients_is_judged_and_the_others_say_nothing():

@@ -218,18 +218,18 @@ WRONG = {
     "complex argument": (lambda: solver()(None, A * 1j, B), "complex|Complex"),
     "nothing": (returning(None), "no numbers"),
     "text": (returning("x"), "str"),
-    "shape of the condition": (returning(jnp.zeros(2), lambda x, a, b: x[:1]), r"\(1,\).*\(2,\)"),
-    "broadcast condition": (returning(jnp.zeros(2), lambda x, a, b: x[:, None] - b), r"\(2, 2\)"),
+    "shape of the condition": (returning(jnp.zeros(2), lambda x, a, b: x[:1]), r"\[1\].*\[2\]"),
+    "broadcast condition": (returning(jnp.zeros(2), lambda x, a, b: x[:, None] - b), r"\[2, 2\]"),
     "tree of the condition": (
         returning({"p": jnp.zeros(2)}, lambda x, a, b: x["p"]),
         "structure",
     ),
     "leaf of the condition": (
         returning({"p": jnp.zeros(2)}, lambda x, a, b: {"p": x["p"][0]}),
-        r"\['p'\].*\(\).*\(2,\)",
+        r"\['p'\].*\[\].*\[2\]",
     ),
     "complex condition": (returning(jnp.zeros(2), lambda x, a, b: x * 1j), "complex"),
-    "shape of the start": (returning(jnp.zeros(2), init=jnp.zeros(3)), r"\(2,\).*\(3,\)"),
+    "shape of the start": (returning(jnp.zeros(2), init=jnp.zeros(3)), r"\[2\].*\[3\]"),
     "dtype of the start": (
         returning(np.zeros(2, np.float32), init=np.zeros(2)),
         "float32.*float64",
@@ -244,11 +244,11 @@ WRONG = {
     "on_failure": (returning(B, on_failure="zero"), "'nan', 'raise'"),
     "mapping": (
         lambda: implicit.fixed_point(lambda x, b: x[:1])(lambda init, b: b)(None, B),
-        r"\(1,\).*\(2,\)",
+        r"\[1\].*\[2\]",
     ),
     "cotangent": (
         lambda: implicit.certify(condition, B, A, B, cotangent=jnp.ones(3)),
-        "cotangent.*shape",
+        "shape of the cotangent",
     ),
 }
 
