@@ -139,7 +139,7 @@ def vjp(
     return point.problem.pull(solution.value), solution
 
 
-UNSOLVED = 0.8
+UNSOLVED = 0.5
 """Above this residual φ is no solution. At θ it is 1: nothing of ∇L(φ) is balanced by the pull."""
 
 ATTACHED = 0.1
@@ -199,7 +199,7 @@ def result_code(
 
     Returns:
         A number that is not finite outranks all else, and a failed solve what follows from the
-        inner solution: a higher objective than at θ, or a residual above 0.8.
+        inner solution: a higher objective than at θ, or a residual above 0.5.
     """
     phi, loss = point.phi, point.loss_value
     # Where ∇L(φ) vanished the residual is infinite, which is far and not undefined.

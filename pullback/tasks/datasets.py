@@ -105,6 +105,8 @@ class DataSummary:
         """
         try:
             inputs = tuple(_length(length) for length in stored["inputs"])
+            if stored["images"] and len(inputs) != len(("height", "width", "channels")):
+                raise ValueError(f"pictures with {len(inputs)} lengths")
             score = Score(**stored["score"])
             if not isinstance(score.name, str):
                 raise TypeError("the score has no name")

@@ -371,6 +371,11 @@ RUNS = {
     "split of other data": (changed_json("split.json", dataset="x"), INFO, ["a split of 'x'"]),
     "split with another key": (changed_json("split.json", more=1), INFO, ["unknown keys: 'more'"]),
     "negative shape": (changed_json("data.json", inputs=[-3]), INFO, ["data.json", "broken"]),
+    "pictures of four lengths": (
+        changed_json("data.json", inputs=[28, 28, 1, 28], images=True),
+        INFO,
+        ["data.json", "pictures with 4 lengths"],
+    ),
     "digests as a list": (changed_json("data.json", digests=[1]), INFO, ["data.json", "broken"]),
     "line of metrics broken": (
         file_of("metrics.jsonl", '{"step": 1}\n{\n{"step": 2}\n'),
