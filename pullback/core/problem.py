@@ -16,7 +16,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, PyTree
 
 from pullback.core import trees
-from pullback.core.checks import check_function, check_value
+from pullback.core.checks import check_function, check_value, place
 from pullback.core.errors import InputError
 from pullback.core.trees import Params
 
@@ -197,9 +197,8 @@ def check_positive_leaves(values: PyTree[Any], what: str, remedy: str) -> None:
         real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
         numbers = np.asarray(leaf, dtype=float) if real else np.asarray(np.nan)
         if not (np.all(np.isfinite(numbers)) and np.all(numbers > 0)):
-            where = "" if path == "the parameters" else f" at {path}"
             raise InputError(
-                f"{what} is {leaf!r}{where}", allowed="positive finite numbers", remedy=remedy
+                f"{what} is {leaf!r}{place(path)}", allowed="positive finite numbers", remedy=remedy
             )
 
 

@@ -105,14 +105,14 @@ class DataSummary:
         """
         try:
             inputs = tuple(_length(length) for length in stored["inputs"])
-            if stored["images"] and len(inputs) != len(("height", "width", "channels")):
-                raise ValueError(f"pictures with {len(inputs)} lengths")
             score = Score(**stored["score"])
             if not isinstance(score.name, str):
                 raise TypeError("the score has no name")
             digests = stored.get("digests")
             digests = None if digests is None else {str(c): str(d) for c, d in digests.items()}
             outputs = _length(stored["outputs"])
+            if stored["images"] and len(inputs) != len(("height", "width", "channels")):
+                raise ValueError(f"pictures with {len(inputs)} lengths")
             return cls(inputs, outputs, score, bool(stored["images"]), digests)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"A summary of the data is broken: {error!r}") from None
