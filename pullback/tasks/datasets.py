@@ -111,7 +111,7 @@ class DataSummary:
             digests = stored.get("digests")
             digests = None if digests is None else {str(c): str(d) for c, d in digests.items()}
             outputs = _length(stored["outputs"])
-            if stored["images"] and len(inputs) != len(("height", "width", "channels")):
+            if stored["images"] and len(inputs) != 3:
                 raise ValueError(f"pictures with {len(inputs)} lengths")
             return cls(inputs, outputs, score, bool(stored["images"]), digests)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
