@@ -152,7 +152,7 @@ class Implicit(eqx.Module):
         problem, query = _refuse((problem, query))
         problem, solution, factor = self.solve(problem, key)
         phi = _refuse(solution.phi)
-        point = implicit.linearise(problem, phi)
+        point = implicit.linearise(problem, phi, eliminate_head=True, damping=self.damping)
         value, cotangent = jax.value_and_grad(loss)(phi, query)
         gradient, solve = implicit.vjp(
             point,

@@ -20,7 +20,8 @@ So (H + Λ)⁻¹ is applied four times. None of them costs a Hessian-vector prod
 that the linear solver searched are conjugate, so the inverse is known exactly on their span. For
 the rest of a vector it is approximated: in the Newton steps by the inner solver's own
 approximation, in the two errors by Λ⁻¹, which is an upper bound wherever the loss is convex, and
-is enlarged where a curvature below Λ was seen.
+is enlarged where a curvature below Λ was seen. Where the linear head was eliminated the head's part
+of all this is exact (:mod:`pullback.implicit.elimination`), and Λ⁻¹ stands for the body's alone.
 """
 
 from typing import Any
@@ -144,6 +145,8 @@ def estimate(
     Raises:
         InputError: if ``certify.every`` is above 1 and ``query`` has no common first axis.
     """
+    if point.elimination is not None:
+        solution = point.elimination.lift(solution)
     residual = point.problem.add_pull(point.loss_gradient, point.phi)
     correct, bound = _inverses(certify, point, solution, approximate_inverse, damping, residual)
 
@@ -242,12 +245,14 @@ def _inverses(
     residual: Params,
 ) -> tuple[Operator, Operator]:
     """Two stand-ins for (H + Λ)⁻¹: for the Newton correction, and for the errors."""
-    strength, operator = point.problem.strength, point.operator()
+    operator, eliminated = point.operator(), point.elimination
+    strength = point.problem.strength if eliminated is None else eliminated.strength
     excess = _excess(point, solution)
 
-    def bare(vector: Params) -> Params:
+    def by_strength(vector: Params) -> Params:
         return trees.scale(excess, divide_by_strength(strength, vector))
 
+    bare = by_strength if eliminated is None else eliminated.inverse_by(by_strength)
     near = approximate_inverse or bare
     directions, curved = solution.directions, solution.curved
     if directions is None or curved is None or damping:
@@ -270,8 +275,11 @@ def _inverses(
 
         return apply
 
-    if approximate_inverse is None:
+    if approximate_inverse is None and eliminated is None:
         near = _along(operator, beyond(residual)[1], bare)
+    elif approximate_inverse is None:
+        rest = eliminated.right_side(beyond(residual)[1])
+        near = eliminated.inverse_by(_along(eliminated.operator(), rest, by_strength))
     return inverse(near), inverse(bare)
 
 

@@ -35,6 +35,7 @@ from pullback.core.results import Verdict
 from pullback.core.trees import Params
 from pullback.implicit._derivative import attach
 from pullback.implicit._solve import Settings
+from pullback.implicit.elimination import Elimination, eliminate
 from pullback.linear import CG
 from pullback.linear.base import LinearSolution, LinearSolver, Operator, damped
 from pullback.linear.dense import matrix
@@ -49,6 +50,7 @@ class Linearised(eqx.Module):
         loss_value: L(φ), without the proximal term.
         loss_gradient: ∇L(φ), without the proximal term.
         hvp: u ↦ H·u with H = ∇²L(φ), without the proximal term.
+        elimination: of the linear head, for a loss that is convex in one.
     """
 
     problem: InnerProblem
@@ -56,6 +58,7 @@ class Linearised(eqx.Module):
     loss_value: Float[Array, ""]
     loss_gradient: Params
     hvp: Operator
+    elimination: Elimination | None = None
 
     def residual(self) -> Float[Array, ""]:
         """The relative stationarity residual, as in :func:`stationarity`; 0 is exact."""
@@ -70,8 +73,29 @@ class Linearised(eqx.Module):
         return damped(product, damping)
 
 
-def linearise(problem: InnerProblem, phi: Params) -> Linearised:
-    """Evaluate the gradient of the loss at ``phi`` once, for any number of products with H."""
+def linearise(
+    problem: InnerProblem, phi: Params, *, eliminate_head: bool = False, damping: float = 0.0
+) -> Linearised:
+    """Evaluate the gradient of the loss at ``phi`` once, for any number of products with H.
+
+    Args:
+        problem: the inner problem.
+        phi: the point.
+        eliminate_head: take a head out that the loss is convex in, where there is one
+            (:mod:`pullback.implicit.elimination`): :func:`vjp` then solves for the body alone.
+        damping: δ of that solve.
+
+    Returns:
+        The problem at ``phi``.
+    """
+    taken = eliminate(problem, phi, damping) if eliminate_head else None
+    if taken is not None:
+        value, gradient, elimination = taken
+
+        def product(u: Params) -> Params:
+            return jax.jvp(problem.loss_gradient, (phi,), (u,))[1]
+
+        return Linearised(problem, phi, value, gradient, product, elimination)
     evaluate = jax.value_and_grad(lambda phi: problem.loss(phi, problem.support))
     (value, gradient), linear = jax.linearize(evaluate, phi)
     return Linearised(problem, phi, value, gradient, lambda u: linear(u)[1])
@@ -130,13 +154,23 @@ def vjp(
     Returns:
         Λu, and the solve's report with u in it.
     """
+    if point.elimination is not None:
+        point.elimination.check_damping(damping)
+        linear_solver = _balanced(linear_solver, point)
+        solution = point.elimination.solve(cotangent, linear_solver)
+        return point.problem.pull(solution.value), solution
     strength = point.problem.strength
     if approximate_inverse is None or not linear_solver.preconditioned:
         approximate_inverse = lambda v: divide_by_strength(strength, v)  # noqa: E731
-    if isinstance(linear_solver, CG) and linear_solver.balance:
-        linear_solver = linear_solver.balanced(point.residual())
+    linear_solver = _balanced(linear_solver, point)
     solution = linear_solver.solve(point.operator(damping), cotangent, approximate_inverse)
     return point.problem.pull(solution.value), solution
+
+
+def _balanced(linear_solver: LinearSolver, point: Linearised) -> LinearSolver:
+    if isinstance(linear_solver, CG) and linear_solver.balance:
+        return linear_solver.balanced(point.residual())
+    return linear_solver
 
 
 UNSOLVED = 0.5

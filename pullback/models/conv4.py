@@ -1,5 +1,7 @@
 """The four-layer convolutional network of the few-shot literature, as matrix products."""
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from pullback.core.errors import InputError, check_counts, check_positive, unkno
 from pullback.core.trees import Params
 from pullback.models.activations import find_activation
 from pullback.models.convolution import convolve
+from pullback.models.head import LinearHead
 from pullback.models.shapes import check_examples, check_parameters
 from pullback.registries import NORMALISATIONS
 
@@ -126,9 +129,21 @@ class Conv4(eqx.Module):
         }
         return params
 
-    def apply(self, params: Params, x: Float[Array, "batch h w c"]) -> Float[Array, "batch ways"]:
-        """The logits."""
-        check_parameters(self, params)
+    @property
+    def apply(self) -> LinearHead:
+        """``apply(params, x)``: the logits."""
+        return LinearHead(
+            self.features,
+            "linear",
+            self.logit_scale,
+            each_alone=self.normalisation != "batch",
+            check=functools.partial(check_parameters, self),
+        )
+
+    def features(
+        self, params: Params, x: Float[Array, "batch h w c"]
+    ) -> Float[Array, "batch features"]:
+        """What the linear layer is applied to; it is not read from ``params``."""
         height, across = (self.size, self.size) if isinstance(self.size, int) else self.size
         shape = (height, across, self.channels)
         check_examples(
@@ -139,9 +154,7 @@ class Conv4(eqx.Module):
             layer = params[f"conv{i}"]
             x = convolve(x, layer["weight"])
             x = activation(self._normalise(x, layer["scale"], layer["bias"]))
-        features = x.reshape(x.shape[0], -1)
-        logits = features @ params["linear"]["weight"] + params["linear"]["bias"][None]
-        return self.logit_scale * logits
+        return x.reshape(x.shape[0], -1)
 
     def _normalise(self, x, scale, bias):
         if self.normalisation == "none":

@@ -1,5 +1,6 @@
 """One linear layer."""
 
+import functools
 import math
 
 import equinox as eqx
@@ -8,6 +9,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from pullback.core.errors import check_counts
 from pullback.core.trees import Params
+from pullback.models.head import LinearHead
 from pullback.models.mlp import flatten
 from pullback.models.shapes import check_parameters
 
@@ -39,9 +41,18 @@ class Linear(eqx.Module):
         """All zero, whatever the key: from a convex loss there is nothing to be lost by it."""
         return {"weight": jnp.zeros((self.inputs, self.outputs)), "bias": jnp.zeros(self.outputs)}
 
-    def apply(
+    @property
+    def apply(self) -> LinearHead:
+        """``apply(params, x)``: the outputs; what of ``x`` is no batch axis is flattened."""
+        return LinearHead(
+            self.features,
+            lambda params: (params["weight"], params["bias"]),
+            each_alone=True,
+            check=functools.partial(check_parameters, self),
+        )
+
+    def features(
         self, params: Params, x: Float[Array, "batch *shape"]
-    ) -> Float[Array, "batch outputs"]:
-        """The layer's outputs; what of ``x`` is no batch axis is flattened."""
-        check_parameters(self, params)
-        return flatten(x, self.inputs) @ params["weight"] + params["bias"][None]
+    ) -> Float[Array, "batch inputs"]:
+        """The examples themselves, flattened."""
+        return flatten(x, self.inputs)

@@ -1,5 +1,6 @@
 """A multi-layer perceptron with smooth activations."""
 
+import functools
 import itertools
 import math
 from typing import Any
@@ -13,6 +14,7 @@ from pullback.core.checks import check_type
 from pullback.core.errors import check_counts
 from pullback.core.trees import Params
 from pullback.models.activations import find_activation
+from pullback.models.head import LinearHead
 from pullback.models.shapes import check_examples, check_parameters
 
 
@@ -68,18 +70,25 @@ class MLP(eqx.Module):
             params[f"layer{i}"] = {"weight": weight, "bias": jnp.zeros(m)}
         return params
 
-    def apply(
+    @property
+    def apply(self) -> LinearHead:
+        """``apply(params, x)``: the outputs; what of ``x`` is no batch axis is flattened."""
+        return LinearHead(
+            self.features,
+            f"layer{len(self.hidden)}",
+            each_alone=True,
+            check=functools.partial(check_parameters, self),
+        )
+
+    def features(
         self, params: Params, x: Float[Array, "batch *shape"]
-    ) -> Float[Array, "batch outputs"]:
-        """The network's outputs; what of ``x`` is no batch axis is flattened."""
-        check_parameters(self, params)
+    ) -> Float[Array, "batch features"]:
+        """What the last layer is applied to; it is not read from ``params``."""
         x = flatten(x, self.inputs)
         activation = find_activation(self.activation)
-        last = len(self.hidden)
-        for i in range(last + 1):
-            x = x @ params[f"layer{i}"]["weight"] + params[f"layer{i}"]["bias"][None]
-            if i < last:
-                x = activation(x)
+        for i in range(len(self.hidden)):
+            layer = params[f"layer{i}"]
+            x = activation(x @ layer["weight"] + layer["bias"][None])
         return x
 
 

@@ -9,6 +9,7 @@ from pullback.solvers.nesterov import Nesterov
 from pullback.solvers.newton_cg import NewtonCG
 from pullback.solvers.optax_solver import Optax
 from pullback.solvers.optimistix_solver import Optimistix
+from pullback.solvers.projected import Projected
 from pullback.solvers.scipy_solver import Scipy
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "NewtonCG",
     "Optax",
     "Optimistix",
+    "Projected",
     "Scipy",
     "Solution",
     "is_differentiable",

@@ -9,7 +9,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pullback.core import trees
-from pullback.core.errors import check_counts, check_number
+from pullback.core.errors import InputError, check_counts, check_number
 from pullback.core.problem import InnerProblem, apply_strength, is_scalar
 from pullback.core.trees import Params
 from pullback.solvers.base import Solution, at_start
@@ -134,21 +134,40 @@ class LBFGS(eqx.Module):
         history: how many secant pairs are kept; memory is ``2 · history`` parameter vectors.
         rtol: stop earlier, once ‖∇L(φ) + Λ(φ − θ)‖ ≤ rtol·‖∇L(φ)‖; None uses every step. Saves
             time where tasks run one after the other, under ``vmap`` all wait for the last.
+        scale: what B starts from: ``"measured"`` curvatures, or ``"strength"`` for Λ⁻¹, which
+            needs no look along the gradient and is right where Λ outweighs the loss's curvature.
+        last: what is returned: the ``"best"`` point seen, or the ``"trial"`` that would come
+            next, for whoever evaluates it anyway.
 
     Raises:
-        InputError: if a number of steps is not a positive whole one, or ``rtol`` is no share.
+        InputError: if a number of steps is not a positive whole one, ``rtol`` is no share, or a
+            name is unknown.
     """
 
     differentiable: ClassVar[bool] = False
     steps: int = eqx.field(static=True)
     history: int = eqx.field(static=True)
     rtol: float | None = eqx.field(static=True)
+    scale: str = eqx.field(static=True)
+    last: str = eqx.field(static=True)
 
-    def __init__(self, steps: int = 16, history: int = 6, rtol: float | None = None):
+    def __init__(
+        self,
+        steps: int = 16,
+        history: int = 6,
+        rtol: float | None = None,
+        scale: str = "measured",
+        last: str = "best",
+    ):
         check_counts("LBFGS", steps=steps, history=history)
         if rtol is not None:
             check_number("LBFGS", "0 < rtol < 1, or None", lambda x: 0 < x < 1, rtol=rtol)
+        if scale not in ("measured", "strength"):
+            raise InputError(f"LBFGS(scale={scale!r})", allowed="'measured', 'strength'")
+        if last not in ("best", "trial"):
+            raise InputError(f"LBFGS(last={last!r})", allowed="'best', 'trial'")
         self.steps, self.history, self.rtol = steps, history, rtol
+        self.scale, self.last = scale, last
 
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
         """Minimise ``problem``, starting from ``theta``."""
@@ -158,6 +177,8 @@ class LBFGS(eqx.Module):
         strength = problem.smallest_strength().astype(start.dtype)
         if root is not None:
             start, strength = start * root, jnp.ones_like(strength)
+        # Where nothing is known of H, Λ is all there is of H + Λ.
+        bare = 1.0 / jnp.where(strength > 0, strength, 1.0)
         eps = jnp.finfo(start.dtype).eps
         reach = eps**0.5 * jnp.maximum(1.0, jnp.linalg.norm(start))
 
@@ -184,15 +205,17 @@ class LBFGS(eqx.Module):
             square = new_gradient @ new_gradient
             size = jnp.sqrt(square)
             look = reach / jnp.where(size > 0, size, reach)
-            secants = eqx.tree_at(lambda s: s.gamma, secants, jnp.where(first, look, secants.gamma))
+            gamma = jnp.where(first, look, secants.gamma)
+            gamma = gamma if self.scale == "measured" else bare
+            secants = eqx.tree_at(lambda s: s.gamma, secants, gamma)
             # Near the optimum two values differ by rounding only; there the gradient decides.
             level = new_value <= value + 100 * eps * jnp.abs(value)
             shrinks = square < gradient @ gradient
             # Where the loss saturates its gradient and its curvature vanish, though the objective
             # may be lower; there the pull is no longer balanced by anything.
             pulled = strength * (trial - start)
-            bare = new_gradient - pulled
-            beyond = (pulled @ pulled) > SATURATED**2 * (bare @ bare)
+            unpulled = new_gradient - pulled
+            beyond = (pulled @ pulled) > SATURATED**2 * (unpulled @ unpulled)
             better = first | (((new_value < value) | (level & shrinks)) & ~beyond)
             better &= jnp.isfinite(square)
             share = jnp.where(better, jnp.minimum(1.0, 2.0 * share), 0.5 * share)
@@ -224,11 +247,10 @@ class LBFGS(eqx.Module):
                 return count + 1, step(carry, jnp.asarray(False))[0]
 
             _, carry = jax.lax.while_loop(unfinished, iterate, (1, carry))
-        x, _, _, secants, _, _, (start_norm, start_value) = carry
-        # Without a single pair nothing is known of H, and Λ is all there is of H + Λ.
+        x, _, _, secants, _, trial, (start_norm, start_value) = carry
+        x = x if self.last == "best" else trial
         known = jnp.max(secants.born) >= 0
-        bare = 1.0 / jnp.where(strength > 0, strength, 1.0)
-        gamma = jnp.where(known, secants.gamma, bare)
+        gamma = jnp.where(known & (self.scale == "measured"), secants.gamma, bare)
         secants = eqx.tree_at(lambda s: s.gamma, secants, gamma)
         inverse = secants if root is None else Scaled(secants, root)
         return Solution(point(x), start_norm, start_value, inverse)
