@@ -48,6 +48,11 @@ SOLVERS = Registry(
         "pullback.solvers.lbfgs:LBFGS",
     ),
     Entry(
+        "projected",
+        "solves a linear head exactly, and the rest by L-BFGS; plain L-BFGS without such a head",
+        "pullback.solvers.projected:Projected.where_separable",
+    ),
+    Entry(
         "nesterov",
         "accelerated gradients with restarts; tunes itself; little memory; MAML can use it",
         "pullback.solvers.nesterov:Nesterov",
