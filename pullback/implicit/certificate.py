@@ -277,7 +277,7 @@ def _inverses(
 
     if approximate_inverse is None and eliminated is None:
         near = _along(operator, beyond(residual)[1], bare)
-    elif approximate_inverse is None:
+    elif approximate_inverse is None and eliminated is not None:
         rest = eliminated.right_side(beyond(residual)[1])
         near = eliminated.inverse_by(_along(eliminated.operator(), rest, by_strength))
     return inverse(near), inverse(bare)

@@ -34,9 +34,10 @@ Each = Callable[[Float[Array, "examples outputs"], Array], Float[Array, " exampl
 class MeanLoss:
     """``loss(params, batch)``: the mean over a batch of a loss of each example.
 
-    A batch is ``(x, y)``, or ``(x, y, weights)`` for a weighted mean with weights from 0; the loss
-    of no example at all is 0. Over a :class:`~pullback.models.LinearHead` the loss is convex in
-    the head where ``each`` is convex in the outputs, and iMAML eliminates the head then.
+    A batch is ``(x, y)``, or ``(x, y, weights)`` for a weighted mean with weights from 0, by which
+    sets of unequal sizes can be padded to one (padding must be finite, with a target that is one).
+    The loss of no example at all is 0. Over a :class:`~pullback.models.LinearHead` the loss is
+    convex in the head where ``each`` is convex in the outputs, and iMAML eliminates the head then.
 
     Args:
         apply: ``apply(params, x)`` gives the outputs.
@@ -147,8 +148,7 @@ def _weighted_mean(values: Array, weights: Array | None) -> Float[Array, ""]:
         return jnp.mean(values) if values.size else jnp.sum(values)
     values = jnp.mean(values.reshape(len(values), -1), axis=1)
     shares = example_shares(weights, len(values), values)
-    # An example of weight 0, such as padding, may have any value, NaN too.
-    return jnp.sum(shares * jnp.where(shares > 0, values, 0.0))
+    return jnp.sum(shares * values)
 
 
 def cross_entropy(apply: Apply) -> MeanLoss:
@@ -356,7 +356,8 @@ def split_batch(owner: str, batch: Any) -> tuple[Array, Array, Array | None]:
         raise InputError(
             f"{owner} has the batch {describe(batch)}", allowed="a pair (x, y), or (x, y, weights)"
         )
-    x, y, weights = (*batch, None)[:3]
+    x, y = batch[:2]
+    weights = batch[2] if len(batch) == 3 else None
     if weights is not None and jnp.shape(weights) != jnp.shape(y)[:1]:
         raise InputError(
             f"{owner} has weights {describe(weights)} and targets {describe(y)}",

@@ -194,8 +194,7 @@ class HeadProblem(eqx.Module):
 
     def _weighted(self, each: Array) -> Array:
         shares = self.shares.reshape(-1, *[1] * (each.ndim - 1))
-        # An example of weight 0, such as padding, may have any slope, NaN too.
-        return shares * jnp.where(shares > 0, each, 0.0)
+        return shares * each
 
 
 class Curvature(eqx.Module):

@@ -1,0 +1,344 @@
+"""The head eliminated: equal to the whole problem's dense solution, for every loss and Λ."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import pullback as pb
+from pullback import implicit
+from pullback.core.errors import InputError
+from pullback.core.problem import InnerProblem, Proximal
+from pullback.core.results import Verdict
+from pullback.linear import CG, MINRES, Dense
+from pullback.models import (
+    MLP,
+    Linear,
+    LinearHead,
+    MeanLoss,
+    binary_cross_entropy,
+    cross_entropy,
+    mean_squared_error,
+    poisson_loss,
+)
+from pullback.solvers import LBFGS, NewtonCG, Projected, run
+from pullback.solvers import head as heads
+from pullback.tasks import Task
+
+LOSSES = {
+    "softmax": (cross_entropy, 3),
+    "logistic": (binary_cross_entropy, 2),
+    "squared": (mean_squared_error, 2),
+    "poisson": (poisson_loss, 1),
+}
+EXACT = Projected(80, rtol=1e-13)
+SOLVE = CG(200, rtol=1e-13)
+
+pytestmark = pytest.mark.usefixtures("tiny", "x64")
+
+
+def batch(kind, outputs, key, count):
+    x = jax.random.normal(key, (count, 2))
+    key = jax.random.fold_in(key, 1)
+    shape = (count, outputs)
+    if kind == "softmax":
+        return x, jax.random.randint(key, (count,), 0, outputs)
+    if kind == "logistic":
+        return x, jax.random.bernoulli(key, 0.5, shape).astype(float)
+    if kind == "poisson":
+        return x, jax.random.poisson(key, 2.0, shape).astype(float)
+    return x, jax.random.normal(key, shape)
+
+
+def network(outputs, key=0):
+    model = MLP(2, outputs, (4, 3), "tanh")
+    params = model.init(jax.random.key(key))
+    noise = jax.random.normal(jax.random.key(key + 1), (100,))
+    return model, jax.tree.map(lambda x: x + 0.2 * noise[: x.size].reshape(x.shape), params)
+
+
+def strength_of(form, theta):
+    if form == "scalar":
+        return 1.3
+    if form == "leaf":
+        return jax.tree.map(lambda x: 0.8 + x.size % 3, theta)
+    return jax.tree.map(
+        lambda x: jax.random.uniform(jax.random.key(x.size), x.shape, minval=0.5, maxval=3.0), theta
+    )
+
+
+def flat(tree):
+    return np.asarray(jax.flatten_util.ravel_pytree(tree)[0])
+
+
+def apart(a, b):
+    return np.linalg.norm(flat(a) - flat(b)) / np.linalg.norm(flat(b))
+
+
+def hidden(loss):
+    """The same loss, of which nothing is known."""
+    return lambda params, batch: loss(params, batch)
+
+
+@pytest.mark.parametrize("count", [3, 9])
+@pytest.mark.parametrize("form", ["scalar", "leaf", "diagonal"])
+@pytest.mark.parametrize("kind", LOSSES)
+def test_phi_is_stationary_and_the_gradient_is_that_of_the_dense_solution(kind, form, count):
+    make, outputs = LOSSES[kind]
+    model, theta = network(outputs)
+    loss = make(model.apply)
+    support = batch(kind, outputs, jax.random.key(3), count)
+    query = batch(kind, outputs, jax.random.key(4), 6)
+    strength = strength_of(form, theta)
+
+    @jax.jit
+    def both(theta):
+        problem = Proximal(loss, strength).problem(theta, support)
+        phi = run(EXACT, problem, theta, jax.random.key(0)).phi
+        cotangent = jax.grad(loss)(phi, query)
+        point = implicit.linearise(problem, phi, eliminate_head=True)
+        plain = implicit.linearise(Proximal(hidden(loss), strength).problem(theta, support), phi)
+        ours, solve = implicit.vjp(point, cotangent, SOLVE)
+        return (
+            plain.residual(),
+            (ours, point.loss_gradient, solve.value),
+            (
+                implicit.vjp(plain, cotangent, Dense())[0],
+                plain.loss_gradient,
+                implicit.vjp(plain, cotangent, Dense())[1].value,
+            ),
+        )
+
+    residual, ours, theirs = both(theta)
+    assert residual < 1e-10
+    assert apart(ours[0], theirs[0]) < 1e-9
+    assert apart(ours[1], theirs[1]) < 1e-12
+    assert apart(ours[2], theirs[2]) < 1e-9
+
+
+@pytest.mark.parametrize("solver", [LBFGS(6), NewtonCG(2)], ids=["lbfgs", "newton-cg"])
+@pytest.mark.parametrize("linear", [SOLVE, MINRES(200, rtol=1e-12), Dense()])
+def test_the_elimination_is_exact_at_any_point_of_any_inner_solver(solver, linear):
+    model, theta = network(3)
+    loss = cross_entropy(model.apply)
+    support = batch("softmax", 3, jax.random.key(3), 5)
+    task = Task(support, batch("softmax", 3, jax.random.key(4), 6))
+
+    def gradient(loss, linear):
+        algorithm = pb.imaml(loss, strength=1.0, solver=solver, linear_solver=linear, damping=0.1)
+        return jax.jit(algorithm.meta_gradient)(theta, task, jax.random.key(0))
+
+    value, ours, info = gradient(loss, linear)
+    plain_value, theirs, plain = gradient(hidden(loss), Dense())
+    np.testing.assert_allclose(value, plain_value, rtol=1e-12)
+    np.testing.assert_allclose(info.inner_residual, plain.inner_residual, rtol=1e-9)
+    assert apart(ours, theirs) < 1e-9
+
+
+@pytest.mark.parametrize("form", ["scalar", "diagonal"])
+def test_every_form_of_the_heads_solve_finds_the_same_head(form, monkeypatch):
+    model, theta = network(3)
+    support = batch("softmax", 3, jax.random.key(3), 7)
+    problem = Proximal(cross_entropy(model.apply), strength_of(form, theta)).problem(theta, support)
+
+    def solved(**options):
+        found = run(Projected(3, rtol=None, **options), problem, theta, jax.random.key(0))
+        point = implicit.linearise(problem, found.phi, eliminate_head=True)
+        return found.phi, implicit.vjp(point, theta, SOLVE)[0]
+
+    wanted = solved(form="dual")
+    assert apart(solved(form="primal"), wanted) < 1e-10
+    monkeypatch.setattr(heads, "DENSE", 0)
+    assert apart(solved(form="dual"), wanted) < 1e-10
+    assert apart(solved(form="primal"), wanted) < 1e-10
+
+
+def test_weights_stand_for_repeated_and_for_missing_examples():
+    model, theta = network(3)
+    loss = cross_entropy(model.apply)
+    x, y = batch("softmax", 3, jax.random.key(3), 4)
+    query = batch("softmax", 3, jax.random.key(4), 6)
+    twice = (jnp.concatenate([x, x[:1]]), jnp.concatenate([y, y[:1]]))
+    padded = (
+        jnp.concatenate([x, jnp.full((2, 2), 9.0)]),
+        jnp.concatenate([y, jnp.array([0, 1])]),
+        jnp.array([2.0, 1.0, 1.0, 1.0, 0.0, 0.0]),
+    )
+    algorithm = pb.imaml(loss, strength=1.0, solver=EXACT, linear_solver=SOLVE)
+
+    def gradient(support):
+        return jax.jit(algorithm.meta_gradient)(theta, Task(support, query), jax.random.key(0))
+
+    value, wanted, _ = gradient(twice)
+    ours_value, ours, info = gradient(padded)
+    assert info.code == Verdict.OK
+    np.testing.assert_allclose(ours_value, value, rtol=1e-10)
+    assert apart(ours, wanted) < 1e-9
+
+
+@pytest.mark.parametrize(
+    "solver", [Projected(), LBFGS(), NewtonCG()], ids=lambda s: type(s).__name__
+)
+def test_without_a_support_example_phi_is_theta_and_all_is_well(solver):
+    model, theta = network(3)
+    loss = cross_entropy(model.apply)
+    query = batch("softmax", 3, jax.random.key(4), 6)
+    nothing = (jnp.zeros((0, 2)), jnp.zeros(0, int))
+    algorithm = pb.imaml(loss, strength=1.0, solver=solver)
+    _, found, info = jax.jit(algorithm.meta_gradient)(
+        theta, Task(nothing, query), jax.random.key(0)
+    )
+    phi, report = algorithm.adapt(theta, nothing, jax.random.key(0))
+    assert apart(phi, theta) < 1e-15
+    assert info.code == report.code == Verdict.OK
+    assert apart(found, jax.grad(loss)(theta, query)) < 1e-12
+
+
+def test_a_class_that_the_support_set_lacks_is_no_matter():
+    model, theta = network(3)
+    loss = cross_entropy(model.apply)
+    x, _ = batch("softmax", 3, jax.random.key(3), 4)
+    problem = Proximal(loss, 1.0).problem(theta, (x, jnp.array([0, 0, 2, 2])))
+    phi = run(EXACT, problem, theta, jax.random.key(0)).phi
+    assert implicit.linearise(problem, phi).residual() < 1e-10
+
+
+def test_a_model_that_is_all_head_is_solved_in_closed_form():
+    model = Linear(2, 2)
+    theta = jax.tree.map(lambda x: x + 0.3, model.init(jax.random.key(0)))
+    loss = mean_squared_error(model.apply)
+    support = batch("squared", 2, jax.random.key(3), 5)
+    query = batch("squared", 2, jax.random.key(4), 5)
+    settings = {"strength": 0.7, "solver": Projected()}
+    ours = pb.imaml(loss, **settings).meta_gradient(theta, Task(support, query), jax.random.key(0))
+    x = np.column_stack([support[0], np.ones(5)])
+    start = np.vstack([theta["weight"], theta["bias"]])
+    # The mean over five examples and two outputs.
+    curved = x.T @ x / 5
+    phi = np.linalg.solve(curved + 0.7 * np.eye(3), x.T @ support[1] / 5 + 0.7 * start)
+    of_query = np.column_stack([query[0], np.ones(5)])
+    slope = of_query.T @ (of_query @ phi - query[1]) / 5
+    wanted = 0.7 * np.linalg.solve(curved + 0.7 * np.eye(3), slope)
+    np.testing.assert_allclose(ours[1]["weight"], wanted[:2], rtol=1e-10)
+    np.testing.assert_allclose(ours[1]["bias"], wanted[2], rtol=1e-10)
+    assert ours[2].code == Verdict.OK
+
+
+@pytest.mark.parametrize(("target", "negative"), [(-9.0, True), (9.0, False)])
+def test_negative_curvature_of_the_body_is_seen(target, negative):
+    # The features cos(body)·x curve downward at their top; the loss's slope decides which way.
+    apply = LinearHead(lambda p, x: jnp.cos(p["body"]) * x, "head")
+    theta = {"body": jnp.zeros(1), "head": {"weight": jnp.full((1, 1), 2.0)}}
+    loss = mean_squared_error(apply)
+    support = (jnp.ones((3, 1)), jnp.full((3, 1), target))
+    point = implicit.linearise(InnerProblem(loss, support, theta, 0.5), theta, eliminate_head=True)
+    plain = implicit.linearise(InnerProblem(hidden(loss), support, theta, 0.5), theta)
+    vector, unravel = jax.flatten_util.ravel_pytree(theta)
+    whole = jax.vmap(lambda e: plain.operator()(unravel(e)))(jnp.eye(vector.size))
+    rows = np.concatenate([whole["body"], whole["head"]["weight"][:, :, 0]], 1)
+    assert (np.linalg.eigvalsh(rows)[0] < 0) == negative
+    _, solve = implicit.vjp(point, theta | {"body": jnp.ones(1)}, CG())
+    assert (solve.code == Verdict.NEGATIVE_CURVATURE) == negative
+
+
+def test_tasks_side_by_side_do_as_one_after_the_other():
+    model, theta = network(3)
+    algorithm = pb.imaml(cross_entropy(model.apply), strength=1.0, solver=Projected())
+    tasks = [
+        Task(
+            batch("softmax", 3, jax.random.key(i), 4), batch("softmax", 3, jax.random.key(9 + i), 5)
+        )
+        for i in range(3)
+    ]
+    step = jax.jit(lambda task: algorithm.meta_gradient(theta, task, jax.random.key(0))[:2])
+    stacked = jax.tree.map(lambda *x: jnp.stack(x), *tasks)
+    together = jax.jit(jax.vmap(step))(stacked)
+    mapped = jax.jit(lambda tasks: jax.lax.map(step, tasks))(stacked)
+    apart_ = jax.tree.map(lambda *x: jnp.stack(x), *[step(task) for task in tasks])
+    assert apart(together, apart_) < 1e-10
+    assert apart(mapped, apart_) < 1e-10
+
+
+def test_an_equinox_module_says_where_its_last_layer_is():
+    module = eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0))
+    params, whole = pb.models.functional(module)
+    _, rest = eqx.partition(module, eqx.is_inexact_array)
+
+    def features(body, x):
+        layers = eqx.combine(body, rest).layers
+        return jax.vmap(lambda one: jax.nn.relu(layers[0](one)))(x)
+
+    def head(p):
+        return p.layers[-1].weight, p.layers[-1].bias
+
+    apply = LinearHead(features, head, transposed=True, whole=whole)
+    support = batch("softmax", 3, jax.random.key(3), 5)
+    np.testing.assert_allclose(apply(params, support[0]), whole(params, support[0]), rtol=1e-12)
+    task = Task(support, batch("softmax", 3, jax.random.key(4), 6))
+
+    def gradient(loss, solver, linear):
+        algorithm = pb.imaml(loss, strength=2.0, solver=solver, linear_solver=linear)
+        return jax.jit(algorithm.meta_gradient)(params, task, jax.random.key(0))[1]
+
+    ours = gradient(cross_entropy(apply), EXACT, SOLVE)
+    theirs = gradient(cross_entropy(whole), LBFGS(150), Dense())
+    assert apart(ours, theirs) < 1e-7
+
+
+def bent(params, x):
+    return jnp.tanh(x @ params["head"]["weight"])
+
+
+PARAMS = {"body": jnp.ones(2), "head": {"weight": jnp.ones((2, 3))}}
+X = np.ones((4, 2), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("apply", "message"),
+    [
+        (LinearHead(lambda p, x: x, "tail"), r"no head at 'tail'.*\['body'\]"),
+        (LinearHead(lambda p, x: x, lambda p: p["body"][0]), "no head at"),
+        (LinearHead(lambda p, x: x @ p["head"]["weight"], "head"), "does not read the head"),
+        (LinearHead(lambda p, x: x[:, :1], "head"), "transposed"),
+        (LinearHead(lambda p, x: x, "head", whole=bent), "no linear head"),
+    ],
+)
+def test_a_head_that_is_none_is_named(apply, message):
+    with pytest.raises(InputError, match=message):
+        apply(PARAMS, X)
+
+
+def test_other_mistakes_are_named():
+    concave = MeanLoss(
+        LinearHead(lambda p, x: x, "head"), lambda f, y: -(f[:, 0] ** 2), convex=True
+    )
+    problem = InnerProblem(concave, (X, np.zeros(4, int)), PARAMS, 1.0)
+    with pytest.raises(InputError, match="called convex"):
+        run(Projected(), problem, PARAMS, jax.random.key(0))
+    plain = InnerProblem(lambda p, b: jnp.sum(p["body"] ** 2), (), PARAMS, 1.0)
+    with pytest.raises(InputError, match="LinearHead"):
+        run(Projected(), plain, PARAMS, jax.random.key(0))
+    run(Projected.where_separable(3), plain, PARAMS, jax.random.key(0))
+    separable = cross_entropy(LinearHead(lambda p, x: x, "head"))
+    unpulled = InnerProblem(separable, (X, np.zeros(4, int)), PARAMS)
+    with pytest.raises(InputError, match="Λ"):
+        run(Projected(), unpulled, PARAMS, jax.random.key(0))
+    with pytest.raises(InputError, match="form"):
+        Projected(form="wide")
+    with pytest.raises(InputError, match="steps"):
+        Projected(0)
+    with pytest.raises(InputError, match="one weight for each"):
+        separable(PARAMS, (X, np.zeros(4, int), np.ones(3)))
+    with pytest.raises(InputError, match="scale"):
+        LBFGS(scale="none")
+
+
+def test_too_large_a_kernel_is_refused_before_it_is_made(monkeypatch):
+    monkeypatch.setattr("pullback.core.memory.available_bytes", lambda: 1000)
+    model, theta = network(3)
+    support = batch("softmax", 3, jax.random.key(3), 12)
+    problem = Proximal(cross_entropy(model.apply), 1.0).problem(theta, support)
+    with pytest.raises(InputError, match="primal"):
+        run(Projected(form="dual"), problem, theta, jax.random.key(0))
+    run(Projected(form="primal"), problem, theta, jax.random.key(0))
