@@ -95,7 +95,7 @@ class MeanLoss:
             numbers = jnp.issubdtype(targets.dtype, jnp.floating)
             wanted = draw.uniform(size=(8, *targets.shape[1:])) if numbers else np.zeros(8)
             wanted = jnp.asarray(wanted, targets.dtype)
-            curved = np.asarray(self.curvatures(points, wanted))
+            curved = np.asarray(jax.jit(self.curvatures)(points, wanted))
         least = np.linalg.eigvalsh(curved).min()
         if not least > -1e-3 * max(1.0, np.abs(curved).max()):
             raise InputError(

@@ -19,6 +19,7 @@ solves with M = I + RᵀPR: by a Cholesky factor up to :data:`DENSE` unknowns, b
 identity of Woodbury the same M gives A⁻¹.
 """
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -135,34 +136,52 @@ class HeadProblem(eqx.Module):
         else:
             begin = (0, e, jnp.asarray(True))
             _, e, _ = jax.lax.while_loop(lambda c: (c[0] < NEWTON_STEPS) & c[2], step, begin)
-        return self._head(self.slopes(start + _times(root, e)))
+        return self._head(root, e)
 
-    def _head(self, slopes: Float[Array, "n c"]) -> Head:
-        """The head that these slopes and the pull balance, (W₀, c₀) − Λ⁻¹BᵀG."""
-        moved = self.gradient(slopes)
-        return jax.tree.map(lambda w, g, s: w - g / s, self.start, moved, self._spread())
+    def _head(self, root: Float[Array, "k n r"], e: Float[Array, "r c"]) -> Head:
+        """The head whose outputs are f₀ + Re."""
+        # At the minimum it is (W₀, c₀) − Λ⁻¹BᵀG as well, but where outputs are large G is what
+        # rounding leaves of them.
+        if not self._is_primal():
+            solve = functools.partial(jax.scipy.linalg.solve_triangular, trans=1, lower=True)
+            x = solve(root[0], e) if len(root) == 1 else jax.vmap(solve, (0, 1), 1)(root, e)
+            e = _transposed(self._scaled(), x)
+        moved = Head(e[: self.features.shape[1]], None if self.start.bias is None else e[-1])
+        return jax.tree.map(
+            lambda w, x, s: w + x / jnp.sqrt(s), self.start, moved, self._spread()
+        )
 
     def root(self) -> Float[Array, "k n r"]:
         """R, one for all outputs or one for each."""
-        weight, bias = self.strength
+        scaled = self._scaled()
+        if self._is_primal():
+            return scaled
+        outputs, n, _ = scaled.shape
+        self._check_memory(outputs * n * n * scaled.dtype.itemsize)
+        kernel = jnp.einsum("knd,kmd->knm", scaled, scaled)
+        eps, tiny = jnp.finfo(kernel.dtype).eps, jnp.finfo(kernel.dtype).tiny
+        jitter = jnp.maximum(10 * eps * jnp.trace(kernel, axis1=1, axis2=2) / n, tiny**0.5)
+        return jnp.linalg.cholesky(kernel + jitter[:, None, None] * jnp.eye(n, dtype=kernel.dtype))
+
+    def _is_primal(self) -> bool:
         n, d = self.features.shape
         columns = d if self.start.bias is None else d + 1
+        return self.form == "primal" or (self.form == "auto" and columns <= n)
+
+    def _scaled(self) -> Float[Array, "k n columns"]:
+        """BΛ^(−½)."""
+        weight, bias = self.strength
+        n, d = self.features.shape
         diagonal = jnp.ndim(weight) == 2 or (bias is not None and jnp.ndim(bias) == 1)
         outputs = self.start.weight.shape[1] if diagonal else 1
         dtype = self.features.dtype
         by_weight = jnp.broadcast_to(jnp.asarray(weight, dtype), (d, outputs))
         scaled = self.scale * self.features[None] / jnp.sqrt(by_weight).T[:, None, :]
-        if bias is not None:
-            by_bias = jnp.broadcast_to(jnp.asarray(bias, dtype), (outputs,))
-            ones = jnp.broadcast_to(self.scale / jnp.sqrt(by_bias)[:, None, None], (outputs, n, 1))
-            scaled = jnp.concatenate([scaled, ones], 2)
-        if self.form == "primal" or (self.form == "auto" and columns <= n):
+        if bias is None:
             return scaled
-        self._check_memory(outputs * n * n * scaled.dtype.itemsize)
-        kernel = jnp.einsum("knd,kmd->knm", scaled, scaled)
-        jitter = 10 * jnp.finfo(dtype).eps * jnp.trace(kernel, axis1=1, axis2=2) / n
-        jitter = jnp.maximum(jitter, jnp.finfo(dtype).tiny ** 0.5)
-        return jnp.linalg.cholesky(kernel + jitter[:, None, None] * jnp.eye(n, dtype=dtype))
+        by_bias = jnp.broadcast_to(jnp.asarray(bias, dtype), (outputs,))
+        ones = jnp.broadcast_to(self.scale / jnp.sqrt(by_bias)[:, None, None], (outputs, n, 1))
+        return jnp.concatenate([scaled, ones], 2)
 
     def _check_memory(self, needed: int) -> None:
         free = memory.available_bytes()

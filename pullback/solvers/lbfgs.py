@@ -52,6 +52,8 @@ class Secants(eqx.Module):
     def remember(self, step: Vector, change: Vector, keep: Bool[Array, ""]) -> "Secants":
         """With one more pair in place of the oldest, if it is worth keeping."""
         history = self.born.size
+        # A row that is not kept is multiplied by zero, which NaN would survive.
+        change = jnp.where(jnp.isfinite(change @ change), change, 0.0)
         slot = jnp.argmin(self.born)
         row = 2 * jnp.where(keep, slot, history)
         pairs = jax.lax.dynamic_update_slice(self.pairs, jnp.stack([step, change]), (row, 0))
@@ -66,7 +68,8 @@ class Secants(eqx.Module):
         # Where the loss curves downward no pair is kept; the size of the curvature still tells
         # how far a first step may go.
         guess = jnp.sqrt(s_s / jnp.where(y_y > 0, y_y, 1.0))
-        guess = jnp.where((now == 0) & (y_y > 0) & (s_s > 0), guess, self.gamma)
+        known = (now == 0) & (y_y > 0) & jnp.isfinite(y_y) & (s_s > 0)
+        guess = jnp.where(known, guess, self.gamma)
         return Secants(
             pairs,
             jnp.where(keep, products, self.steps_changes),
@@ -74,6 +77,10 @@ class Secants(eqx.Module):
             jnp.where(keep, self.born.at[slot].set(now), self.born),
             jnp.where(keep, gamma, guess),
         )
+
+    def from_scale(self, gamma: Float[Array, ""]) -> "Secants":
+        """The same pairs, with another γ."""
+        return eqx.tree_at(lambda s: s.gamma, self, gamma)
 
     def apply(self, vector: Vector) -> Vector:
         """``B · vector``."""
@@ -134,10 +141,10 @@ class LBFGS(eqx.Module):
         history: how many secant pairs are kept; memory is ``2 · history`` parameter vectors.
         rtol: stop earlier, once ‖∇L(φ) + Λ(φ − θ)‖ ≤ rtol·‖∇L(φ)‖; None uses every step. Saves
             time where tasks run one after the other, under ``vmap`` all wait for the last.
-        scale: what B starts from: ``"measured"`` curvatures, or ``"strength"`` for Λ⁻¹, which
-            needs no look along the gradient and is right where Λ outweighs the loss's curvature.
-        last: what is returned: the ``"best"`` point seen, or the ``"trial"`` that would come
-            next, for whoever evaluates it anyway.
+        scale: what B starts from: ``"measured"`` curvatures, or ``"strength"`` for Λ⁻¹ until a
+            trial fails, which needs no look along the gradient. While that works and gradients
+            halve, the next trial is returned in place of the best point: nearer to the optimum by
+            one step, at the price of none.
 
     Raises:
         InputError: if a number of steps is not a positive whole one, ``rtol`` is no share, or a
@@ -149,7 +156,6 @@ class LBFGS(eqx.Module):
     history: int = eqx.field(static=True)
     rtol: float | None = eqx.field(static=True)
     scale: str = eqx.field(static=True)
-    last: str = eqx.field(static=True)
 
     def __init__(
         self,
@@ -157,17 +163,13 @@ class LBFGS(eqx.Module):
         history: int = 6,
         rtol: float | None = None,
         scale: str = "measured",
-        last: str = "best",
     ):
         check_counts("LBFGS", steps=steps, history=history)
         if rtol is not None:
             check_number("LBFGS", "0 < rtol < 1, or None", lambda x: 0 < x < 1, rtol=rtol)
         if scale not in ("measured", "strength"):
             raise InputError(f"LBFGS(scale={scale!r})", allowed="'measured', 'strength'")
-        if last not in ("best", "trial"):
-            raise InputError(f"LBFGS(last={last!r})", allowed="'best', 'trial'")
-        self.steps, self.history, self.rtol = steps, history, rtol
-        self.scale, self.last = scale, last
+        self.steps, self.history, self.rtol, self.scale = steps, history, rtol, scale
 
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
         """Minimise ``problem``, starting from ``theta``."""
@@ -192,7 +194,7 @@ class LBFGS(eqx.Module):
             return unravel(inward(x))
 
         def step(carry, first):
-            x, value, gradient, secants, share, trial, seen = carry
+            x, value, gradient, secants, share, trial, seen, trusted, _ = carry
             new_value, new_gradient = problem.value_and_gradient(point(trial))
             new_value = new_value.astype(start.dtype)
             new_gradient = inward(trees.ravel(new_gradient)[0])
@@ -205,12 +207,11 @@ class LBFGS(eqx.Module):
             square = new_gradient @ new_gradient
             size = jnp.sqrt(square)
             look = reach / jnp.where(size > 0, size, reach)
-            gamma = jnp.where(first, look, secants.gamma)
-            gamma = gamma if self.scale == "measured" else bare
-            secants = eqx.tree_at(lambda s: s.gamma, secants, gamma)
+            secants = secants.from_scale(jnp.where(first, look, secants.gamma))
             # Near the optimum two values differ by rounding only; there the gradient decides.
             level = new_value <= value + 100 * eps * jnp.abs(value)
-            shrinks = square < gradient @ gradient
+            old_square = gradient @ gradient
+            shrinks = square < old_square
             # Where the loss saturates its gradient and its curvature vanish, though the objective
             # may be lower; there the pull is no longer balanced by anything.
             pulled = strength * (trial - start)
@@ -222,36 +223,41 @@ class LBFGS(eqx.Module):
             new, old = (trial, new_value, new_gradient), (x, value, gradient)
             # On a CPU a select would work out ``better`` again for every element.
             x, value, gradient = jax.lax.cond(better, lambda: new, lambda: old)
-            trial = x - share * secants.apply(gradient)
+            trusted &= better
+            near = trusted & (first | (4 * square <= old_square))
+            scale = jnp.where(trusted, bare, secants.gamma)
+            trial = x - share * secants.from_scale(scale).apply(gradient)
             norm = size if root is None else jnp.linalg.norm(outward(new_gradient))
             seen = at_start(first, (norm, new_value), seen)
-            return (x, value, gradient, secants, share, trial, seen), None
+            return (x, value, gradient, secants, share, trial, seen, trusted, near), None
 
         one = jnp.ones((), start.dtype)
         empty = Secants.empty(self.history, start, one)
-        carry = (start, jnp.inf * one, jnp.zeros_like(start), empty, one, start, (one, one))
+        by_strength = jnp.asarray(self.scale == "strength")
+        nowhere = (start, jnp.inf * one, jnp.zeros_like(start))
+        carry = (*nowhere, empty, one, start, (one, one), by_strength, by_strength)
         if self.rtol is None:
             carry, _ = jax.lax.scan(step, carry, jnp.arange(self.steps) == 0)
         else:
-            carry, _ = step(carry, jnp.asarray(True))
 
             def unfinished(counted):
                 count, (x, _, gradient, *_) = counted
                 pulled = trees.ravel(problem.pull(point(x - start)))[0]
                 whole = outward(gradient)
                 enough = self.rtol * jnp.linalg.norm(whole - pulled)
-                return (count < self.steps) & ~(jnp.linalg.norm(whole) <= enough)
+                solved = (count > 0) & (jnp.linalg.norm(whole) <= enough)
+                return (count < self.steps) & ~solved
 
             def iterate(counted):
                 count, carry = counted
-                return count + 1, step(carry, jnp.asarray(False))[0]
+                return count + 1, step(carry, count == 0)[0]
 
-            _, carry = jax.lax.while_loop(unfinished, iterate, (1, carry))
-        x, _, _, secants, _, trial, (start_norm, start_value) = carry
-        x = x if self.last == "best" else trial
-        known = jnp.max(secants.born) >= 0
-        gamma = jnp.where(known & (self.scale == "measured"), secants.gamma, bare)
-        secants = eqx.tree_at(lambda s: s.gamma, secants, gamma)
+            _, carry = jax.lax.while_loop(unfinished, iterate, (0, carry))
+        x, _, _, secants, _, trial, (start_norm, start_value), trusted, near = carry
+        if self.scale == "strength":
+            x = jnp.where(near, trial, x)
+        known = (jnp.max(secants.born) >= 0) & ~trusted
+        secants = secants.from_scale(jnp.where(known, secants.gamma, bare))
         inverse = secants if root is None else Scaled(secants, root)
         return Solution(point(x), start_norm, start_value, inverse)
 

@@ -58,7 +58,7 @@ class Projected(eqx.Module):
         self,
         steps: int = 16,
         rtol: float | None = 0.05,
-        history: int = 4,
+        history: int = 2,
         form: str = "auto",
         otherwise: InnerSolver | None = None,
     ):
@@ -77,7 +77,7 @@ class Projected(eqx.Module):
         return cls(steps, otherwise=LBFGS(steps))
 
     def _over_body(self) -> LBFGS:
-        return LBFGS(self.steps, self.history, self.rtol, scale="strength", last="trial")
+        return LBFGS(self.steps, self.history, self.rtol, scale="strength")
 
     def solve(self, problem: InnerProblem, theta: Params, key: PRNGKeyArray) -> Solution:
         """Minimise ``problem``, starting from the body of ``theta``."""
