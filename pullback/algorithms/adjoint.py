@@ -21,7 +21,7 @@ from pullback.core.trees import Params
 from pullback.implicit.certificate import Certify, Errors, estimate, verdict
 from pullback.linear import LinearSolver
 from pullback.linear.cg import ECONOMICAL
-from pullback.solvers import LBFGS, BlackBox, InnerSolver, run
+from pullback.solvers import BlackBox, InnerSolver, Projected, run
 from pullback.solvers.base import Solution, check_solver
 
 
@@ -71,7 +71,7 @@ class Implicit(eqx.Module):
         certify: Certify | None,
         raising: AdaptiveStrength | None = None,
     ):
-        self.solver = LBFGS() if solver is None else solver
+        self.solver = Projected.where_separable() if solver is None else solver
         self.linear_solver = ECONOMICAL if linear_solver is None else linear_solver
         self.damping, self.certify, self.raising = damping, certify, raising
         check_solver(self.solver)

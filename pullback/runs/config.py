@@ -330,8 +330,8 @@ class AlgorithmConfig:
     solver: str | None = setting(
         one_of("solver", SOLVERS),
         Default(
-            "imaml lbfgs; others gradient-descent",
-            lambda parts: "lbfgs" if parts.algorithm.implicit else "gradient-descent",
+            "imaml projected; others gradient-descent",
+            lambda parts: "projected" if parts.algorithm.implicit else "gradient-descent",
         ),
         f"Inner solver: {', '.join(SOLVERS)}.",
         applies=_algorithm_takes("solver", "with an inner solver"),

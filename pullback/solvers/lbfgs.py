@@ -232,7 +232,9 @@ class LBFGS(eqx.Module):
             return (x, value, gradient, secants, share, trial, seen, trusted, near), None
 
         one = jnp.ones((), start.dtype)
-        empty = Secants.empty(self.history, start, one)
+        # A pair more than there are steps between points would never be filled.
+        pairs = min(self.history, max(self.steps - 1, 1))
+        empty = Secants.empty(pairs, start, one)
         by_strength = jnp.asarray(self.scale == "strength")
         nowhere = (start, jnp.inf * one, jnp.zeros_like(start))
         carry = (*nowhere, empty, one, start, (one, one), by_strength, by_strength)

@@ -58,7 +58,7 @@ class Projected(eqx.Module):
         self,
         steps: int = 16,
         rtol: float | None = 0.05,
-        history: int = 2,
+        history: int = 4,
         form: str = "auto",
         otherwise: InnerSolver | None = None,
     ):

@@ -26,7 +26,7 @@ from pullback.models import cross_entropy
 from pullback.runs import build, checkpoint
 from pullback.runs.config import RunConfig, resolve
 from pullback.runs.folder import Run
-from pullback.solvers import LBFGS
+from pullback.solvers import Projected
 from pullback.tasks import ClassSet, load_glyphs
 from pullback.tasks.images import DRAWING, SIDE, shrink
 
@@ -111,7 +111,7 @@ def train_small(
         algorithm = imaml(
             built.loss,
             strength=config.algorithm.strength,
-            solver=LBFGS(config.algorithm.inner_steps or 16),
+            solver=Projected.where_separable(config.algorithm.inner_steps or 16),
             certify=None,
         )
         result = training.train(
