@@ -31,8 +31,8 @@ def imaml(
         loss: ``loss(params, batch) -> scalar``, twice differentiable.
         strength: Λ: a positive scalar, one scalar per leaf, or a diagonal like the parameters.
         solver: the inner solver. None is :class:`~pullback.solvers.Projected` where the loss is
-            convex in a linear head, and L-BFGS where it is not. A callable ``solver(problem, theta, key) -> phi``
-            is a black box and never differentiated.
+            convex in a linear head, and L-BFGS where it is not. A callable
+            ``solver(problem, theta, key) -> phi`` is a black box and never differentiated.
         linear_solver: solves (H + Λ)u = v; ``pullback.linear.ECONOMICAL`` if None,
             preconditioned CG that stops after 10 products with H or at a relative residual of
             5 %. Give ``CG()`` for a solve to 1e-5.

@@ -20,10 +20,12 @@ So (H + Λ)⁻¹ is applied four times. None of them costs a Hessian-vector prod
 that the linear solver searched are conjugate, so the inverse is known exactly on their span. For
 the rest of a vector it is approximated: in the Newton steps by the inner solver's own
 approximation, in the two errors by Λ⁻¹, which is an upper bound wherever the loss is convex, and
-is enlarged where a curvature below Λ was seen. Where the linear head was eliminated the head's part
-of all this is exact (:mod:`pullback.implicit.elimination`), and Λ⁻¹ stands for the body's alone.
+is enlarged where a curvature below Λ was seen. Where the linear head was eliminated all this is
+done to the body alone, and what belongs to the head follows from it exactly
+(:mod:`pullback.implicit.elimination`).
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -34,12 +36,13 @@ from jaxtyping import Array, Float, Int, PyTree
 from pullback.core import trees
 from pullback.core.display import Record
 from pullback.core.errors import InputError, check_counts, check_number
-from pullback.core.problem import Loss, divide_by_strength
+from pullback.core.problem import Loss, Strength, divide_by_strength
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
 from pullback.implicit import Linearised
 from pullback.linear import CG, LinearSolution, Operator
 from pullback.linear.base import rounding
+from pullback.models.losses import MeanLoss
 
 ASTRAY = 0.9
 """Where a second correction is this share of the first one, corrections lead nowhere."""
@@ -145,41 +148,70 @@ def estimate(
     Raises:
         InputError: if ``certify.every`` is above 1 and ``query`` has no common first axis.
     """
-    if point.elimination is not None:
-        solution = point.elimination.lift(solution)
-    residual = point.problem.add_pull(point.loss_gradient, point.phi)
-    correct, bound = _inverses(certify, point, solution, approximate_inverse, damping, residual)
+    problem = point.problem
+    space = _Space.of(point, damping)
+    residual = problem.add_pull(point.loss_gradient, point.phi)
+    reduced = space.reduce(residual)
+    correct, bound = _inverses(
+        certify, point, space, solution, approximate_inverse, damping, reduced
+    )
 
-    def error(remainder: Params) -> Float[Array, ""]:
-        return trees.mean_share(point.problem.pull(bound(remainder)), gradient)
-
-    correction = correct(residual)
-    moved = trees.norm(trees.subtract(point.phi, point.problem.theta))
+    step = correct(reduced)
+    correction = space.expand(residual, step)
+    moved = trees.norm(trees.subtract(point.phi, problem.theta))
     # A solver that hardly moved away from θ may still be far from φ*.
-    pulled = divide_by_strength(point.problem.strength, point.loss_gradient)
+    pulled = divide_by_strength(problem.strength, point.loss_gradient)
     reach = certify.reach * jnp.maximum(moved, trees.norm(pulled))
     length = trees.norm(correction)
     share = jnp.where(length > reach, trees.safe_divide(reach, length), 1.0)
     corrected = trees.axpy(-share, correction, point.phi)
 
-    every = _every(certify, query, point.problem.support)
-    outer, judged, weight = jax.grad(loss), cotangent, 1.0
-    if every > 1:
-        weight = _weight(loss, point.phi, query, every)
-        query = _thin(query, every)
-        judged = outer(point.phi, query)
-    changed = trees.scale(weight, trees.subtract(outer(corrected, query), judged))
-    slope, bent = jax.jvp(point.problem.loss_gradient, (corrected,), (solution.value,))
-    # A second correction, from φ⁺, tells how much of the way to φ* the first one went.
-    still = correct(point.problem.add_pull(slope, corrected))
-    left = trees.safe_divide(trees.norm(still), length)
+    changed = _outer_change(certify, loss, query, cotangent, point, corrected)
+    slope, bent = jax.jvp(problem.loss_gradient, (corrected,), (solution.value,))
     # H·u at φ costs no product: it follows from the remainder of the solve.
     solved = trees.subtract(cotangent, solution.remainder)
-    pulled = trees.axpy(damping, solution.value, point.problem.pull(solution.value))
+    pulled = trees.axpy(damping, solution.value, problem.pull(solution.value))
     bent = trees.subtract(bent, trees.subtract(solved, pulled))
-    change = error(trees.subtract(changed, bent))
+
+    def error(pair: tuple[Params, Params]) -> Float[Array, ""]:
+        remainder, reduced = pair
+        found = space.expand(remainder, bound(reduced))
+        return trees.mean_share(problem.pull(found), gradient)
+
+    # Mapped over, a pass through the network is compiled once.
+    left_behind = _stack(
+        solution.remainder, trees.subtract(changed, bent), problem.add_pull(slope, corrected)
+    )
+    reduced = jax.lax.map(space.reduce, left_behind)
+    linear, change = jax.lax.map(error, jax.tree.map(lambda rows: rows[:2], (left_behind, reduced)))
+    # A second correction, from φ⁺, tells how much of the way to φ* the first one went.
+    still = correct(jax.tree.map(lambda rows: rows[2], reduced))
+    left = trees.safe_divide(trees.norm(still), trees.norm(step))
     inner = _whole_way(change, share, left, point.residual())
-    return Errors(inner, error(solution.remainder) + _rounding_error(point, solution, gradient))
+    return Errors(inner, linear + _rounding_error(point, solution, gradient))
+
+
+def _stack(*vectors: Params) -> Params:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *vectors)
+
+
+def _outer_change(
+    certify: Certify,
+    loss: Loss,
+    query: PyTree[Any],
+    cotangent: Params,
+    point: Linearised,
+    corrected: Params,
+) -> Params:
+    """How the gradient of the outer loss changes on the way from φ to φ⁺."""
+    every = _every(certify, query, point.problem.support)
+    outer = jax.grad(loss)
+    if every == 1:
+        return trees.subtract(outer(corrected, query), cotangent)
+    weight = _weight(loss, point.phi, query, every)
+    query = _thin(query, every)
+    both = jax.lax.map(lambda phi: outer(phi, query), _stack(point.phi, corrected))
+    return trees.scale(weight, jax.tree.map(lambda rows: rows[1] - rows[0], both))
 
 
 def verdict(certify: Certify, errors: Errors, code: Int[Array, ""]) -> Int[Array, ""]:
@@ -236,30 +268,61 @@ def _rounding_error(
     return jnp.where(trees.norm(gradient) > 0, precision * condition, 0.0)
 
 
+class _Space(eqx.Module):
+    """Where the inverses are approximated: among all parameters, or among the body's.
+
+    Args:
+        operator: (H + Λ), or its Schur complement S.
+        strength: Λ there.
+        reduce: takes a right-hand side there.
+        expand: ``expand(right_side, solution there)``, the solution of all parameters.
+        restrict: makes an approximation of (H + Λ)⁻¹ one of the operator's inverse.
+    """
+
+    operator: Operator
+    strength: Strength
+    reduce: Operator
+    expand: Callable[[Params, Params], Params]
+    restrict: Callable[[Operator], Operator]
+
+    @classmethod
+    def of(cls, point: Linearised, damping: float) -> "_Space":
+        """The body's where the head was eliminated without damping."""
+        eliminated, strength = point.elimination, point.problem.strength
+        if eliminated is None or damping or not jax.tree.leaves(eliminated.body):
+            assert strength is not None
+            return cls(point.operator(), strength, lambda v: v, lambda _, u: u, lambda b: b)
+        return cls(
+            eliminated.operator(),
+            eliminated.strength,
+            eliminated.right_side,
+            eliminated.complete,
+            eliminated.body_inverse,
+        )
+
+
 def _inverses(
     certify: Certify,
     point: Linearised,
+    space: _Space,
     solution: LinearSolution,
     approximate_inverse: Operator | None,
     damping: float,
     residual: Params,
 ) -> tuple[Operator, Operator]:
-    """Two stand-ins for (H + Λ)⁻¹: for the Newton correction, and for the errors."""
-    operator, eliminated = point.operator(), point.elimination
-    strength = point.problem.strength if eliminated is None else eliminated.strength
+    """Two stand-ins for the inverse in a space: for the Newton correction, and for the errors."""
     excess = _excess(point, solution)
 
-    def by_strength(vector: Params) -> Params:
-        return trees.scale(excess, divide_by_strength(strength, vector))
+    def bare(vector: Params) -> Params:
+        return trees.scale(excess, divide_by_strength(space.strength, vector))
 
-    bare = by_strength if eliminated is None else eliminated.inverse_by(by_strength)
-    near = approximate_inverse or bare
+    given = None if approximate_inverse is None else space.restrict(approximate_inverse)
     directions, curved = solution.directions, solution.curved
     if directions is None or curved is None or damping:
         solver = CG(certify.inverse_steps, rtol=0.0)
 
         def solve(vector: Params) -> Params:
-            return solver.solve(operator, vector, near).value
+            return solver.solve(space.operator, vector, given or bare).value
 
         return solve, solve
 
@@ -275,11 +338,7 @@ def _inverses(
 
         return apply
 
-    if approximate_inverse is None and eliminated is None:
-        near = _along(operator, beyond(residual)[1], bare)
-    elif approximate_inverse is None and eliminated is not None:
-        rest = eliminated.right_side(beyond(residual)[1])
-        near = eliminated.inverse_by(_along(eliminated.operator(), rest, by_strength))
+    near = given or _along(space.operator, beyond(residual)[1], bare)
     return inverse(near), inverse(bare)
 
 
@@ -332,6 +391,8 @@ def _thin(query: PyTree[Any], every: int) -> PyTree[Any]:
 
 def _weight(loss: Loss, phi: Params, query: PyTree[Any], every: int) -> Float[Array, ""]:
     """What the loss of every so-manieth example must be multiplied by to stand for that of all."""
+    if isinstance(loss, MeanLoss):
+        return jnp.ones(())
     one = jax.tree.map(lambda leaf: leaf[:1], query)
     two = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf]), one)
     # An example counted twice leaves a mean as it is, and doubles a sum.

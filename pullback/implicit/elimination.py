@@ -100,7 +100,7 @@ class Elimination(eqx.Module):
 
         Returns:
             The solution. Its steps, residual and curvatures are those of the solve with S, its
-            directions are of the body alone (:meth:`lift`).
+            directions are of the body alone.
         """
         rhs = self.right_side(vector)
         if not jax.tree.leaves(self.body):
@@ -129,33 +129,10 @@ class Elimination(eqx.Module):
             jnp.asarray(Verdict.OK),
         )
 
-    def lift(self, solution: LinearSolution) -> LinearSolution:
-        """The same solution, with directions of all parameters: conjugate still, as the head's
-        part of (H + Λ)·(p, −A⁻¹Cᵀp) is zero."""
-        directions, curved = solution.directions, solution.curved
-        if directions is None or curved is None:
-            return solution
-        kept = jax.tree.leaves(directions)[0].shape[0]
-        zeros = jax.tree.map(jnp.zeros_like, self.response(self.body))
-
-        def lifted(i, heads):
-            moved = self.response(jax.tree.map(lambda rows: rows[i], directions))
-            return jax.tree.map(lambda rows, x: rows.at[i].set(x), heads, moved)
-
-        none = jax.tree.map(lambda x: jnp.zeros((kept, *x.shape), x.dtype), zeros)
-        heads = jax.lax.fori_loop(0, jnp.minimum(solution.steps, kept), lifted, none)
-        return eqx.tree_at(
-            lambda s: (s.directions, s.curved),
-            solution,
-            (self._join_rows(directions, heads), self._join_rows(curved, none)),
-        )
-
-    def _join_rows(self, bodies: Params, heads: Head) -> Params:
-        return jax.vmap(self.apply.join)(bodies, heads)
-
-    def inverse_by(self, body_inverse: Operator) -> Operator:
-        """v ↦ (H + Λ)⁻¹·v, with an approximate inverse in place of S⁻¹."""
-        return lambda vector: self.complete(vector, body_inverse(self.right_side(vector)))
+    def body_inverse(self, inverse: Operator) -> Operator:
+        """The body's block of a map near (H + Λ)⁻¹; that of the inverse itself is S⁻¹."""
+        nothing = jax.tree.map(jnp.zeros_like, self.curved.problem.start)
+        return lambda body: self.apply.split(inverse(self.apply.join(body, nothing)))[0]
 
 
 def eliminate(

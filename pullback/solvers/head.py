@@ -147,9 +147,7 @@ class HeadProblem(eqx.Module):
             x = solve(root[0], e) if len(root) == 1 else jax.vmap(solve, (0, 1), 1)(root, e)
             e = _transposed(self._scaled(), x)
         moved = Head(e[: self.features.shape[1]], None if self.start.bias is None else e[-1])
-        return jax.tree.map(
-            lambda w, x, s: w + x / jnp.sqrt(s), self.start, moved, self._spread()
-        )
+        return jax.tree.map(lambda w, x, s: w + x / jnp.sqrt(s), self.start, moved, self._spread())
 
     def root(self) -> Float[Array, "k n r"]:
         """R, one for all outputs or one for each."""
