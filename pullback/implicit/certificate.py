@@ -329,7 +329,8 @@ def _inverses(
     def beyond(vector: Params) -> tuple[Params, Params]:
         along = trees.rows_times(directions, vector)
         rest = trees.subtract(vector, trees.combine(along, curved))
-        return trees.combine(along, directions), rest
+        # Without the barrier XLA works these sums out again, number by number, inside a product.
+        return jax.lax.optimization_barrier((trees.combine(along, directions), rest))
 
     def inverse(outside: Operator) -> Operator:
         def apply(vector: Params) -> Params:
