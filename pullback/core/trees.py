@@ -66,25 +66,6 @@ def _total(numbers: PyTree[Any]) -> Float[Array, ""]:
     return functools.reduce(jnp.add, [x.astype(_wide(*leaves)) for x in leaves])
 
 
-def rows_times(rows: Params, a: Params) -> Float[Array, " k"]:
-    """Inner products of ``a`` with k vectors that are stacked leaf by leaf."""
-
-    def leaf_products(stacked, leaf):
-        return stacked.reshape(stacked.shape[0], -1) @ leaf.reshape(-1)
-
-    return jax.tree.reduce(jnp.add, jax.tree.map(leaf_products, rows, a))
-
-
-def combine(coefficients: Float[Array, " k"], rows: Params) -> Params:
-    """The sum of k vectors that are stacked leaf by leaf, each times its coefficient."""
-
-    def leaf_sum(stacked):
-        flat = coefficients.astype(stacked.dtype) @ stacked.reshape(stacked.shape[0], -1)
-        return flat.reshape(stacked.shape[1:])
-
-    return jax.tree.map(leaf_sum, rows)
-
-
 def peak(a: Params) -> Float[Array, ""]:
     """The greatest absolute value in any leaf; zero for none."""
     peaks = [jnp.max(jnp.abs(x), initial=0.0) for x in jax.tree.leaves(a)]
@@ -183,14 +164,28 @@ def mean_share(a: Params, of: Params) -> Float[Array, ""]:
     Returns:
         The share; zero where both are zero.
     """
-    floor = 100 * norm(of)
+    return share_of_norms(leaf_norms(a), leaf_norms(of), of)
 
-    def share(x, y):
-        least = floor * float(jnp.finfo(y.dtype).eps)
-        return safe_divide(norm(x), jnp.maximum(norm(y), least))
 
-    shares = jax.tree.leaves(jax.tree.map(share, a, of))
-    return norm(shares) / len(shares) ** 0.5
+def leaf_norms(a: Params) -> Float[Array, " leaves"]:
+    """The Euclidean norm of each leaf."""
+    norms = [norm(leaf) for leaf in jax.tree.leaves(a)]
+    return jnp.stack([x.astype(_wide(*norms)) for x in norms])
+
+
+def share_of_norms(
+    norms: Float[Array, " leaves"], of: Float[Array, " leaves"], like: Params
+) -> Float[Array, ""]:
+    """:func:`mean_share` of vectors whose :func:`leaf_norms` are known.
+
+    Args:
+        norms: those of a.
+        of: those of the other vector.
+        like: a tree of their structure, for its dtypes.
+    """
+    eps = np.array([float(jnp.finfo(leaf.dtype).eps) for leaf in jax.tree.leaves(like)])
+    least = 100 * norm(of) * jnp.asarray(eps, of.dtype)
+    return norm(safe_divide(norms, jnp.maximum(of, least))) / len(eps) ** 0.5
 
 
 def zeros_like(a: Params) -> Params:

@@ -327,10 +327,9 @@ def _inverses(
         return solve, solve
 
     def beyond(vector: Params) -> tuple[Params, Params]:
-        along = trees.rows_times(directions, vector)
-        rest = trees.subtract(vector, trees.combine(along, curved))
-        # Without the barrier XLA works these sums out again, number by number, inside a product.
-        return jax.lax.optimization_barrier((trees.combine(along, directions), rest))
+        flat, unravel = trees.ravel_wide(vector)
+        along = directions @ flat
+        return unravel(along @ directions), unravel(flat - along @ curved)
 
     def inverse(outside: Operator) -> Operator:
         def apply(vector: Params) -> Params:

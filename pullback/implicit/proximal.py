@@ -123,11 +123,10 @@ def stationarity(
     whole = problem.add_pull(loss_gradient, phi)
     if problem.strength is not None:
         pull = trees.subtract(whole, loss_gradient)
-        larger = jax.tree.map(
-            lambda g, p: jnp.where(trees.norm(g) > trees.norm(p), g, p), loss_gradient, pull
-        )
-        together = trees.safe_divide(trees.norm(whole), trees.norm(loss_gradient))
-        return jnp.maximum(together, trees.mean_share(whole, larger))
+        left, slope, pulled = map(trees.leaf_norms, (whole, loss_gradient, pull))
+        together = trees.safe_divide(trees.norm(left), trees.norm(slope))
+        each = trees.share_of_norms(left, jnp.maximum(slope, pulled), whole)
+        return jnp.maximum(together, each)
     if start_norm is None:
         start_norm = trees.norm(problem.loss_gradient(problem.theta))
     return trees.safe_divide(trees.norm(whole), start_norm)

@@ -34,9 +34,9 @@ class LinearSolution(VerdictRecord):
             ∞ if the solver does not see any.
         largest_curvature: a lower bound of its largest eigenvalue likewise; −∞ if it sees none.
         code: a code of :mod:`pullback.core.results`.
-        directions: vectors p_i with p_i·A·p_j = 1 where i = j and 0 elsewhere, stacked leaf by
-            leaf, zero rows among them; None from a solver that makes none.
-        curved: A·p_i, stacked likewise.
+        directions: flat vectors p_i with p_i·A·p_j = 1 where i = j and 0 elsewhere, zero rows
+            among them; None from a solver that makes none.
+        curved: A·p_i, flat too.
     """
 
     value: Params
@@ -46,8 +46,8 @@ class LinearSolution(VerdictRecord):
     smallest_curvature: Float[Array, ""]
     largest_curvature: Float[Array, ""]
     code: Int[Array, ""]
-    directions: Params | None = None
-    curved: Params | None = None
+    directions: Float[Array, "k n"] | None = None
+    curved: Float[Array, "k n"] | None = None
 
 
 @runtime_checkable

@@ -120,10 +120,9 @@ class CG(eqx.Module):
             lowest = jnp.minimum(lowest, curvature / square)
             highest = jnp.maximum(highest, trees.safe_sqrt(trees.dot(a_p, a_p) / square))
             shrink = jnp.where(failed, 0.0, jax.lax.rsqrt(curvature))
-            directions = jax.tree.map(
-                lambda ring, row: ring.at[step % ring.shape[0]].set(row),
-                directions,
-                (trees.scale(shrink, p), trees.scale(shrink, a_p)),
+            rows = [shrink.astype(like.dtype) * trees.ravel_wide(v)[0] for v in (p, a_p)]
+            directions = tuple(
+                ring.at[step % kept].set(row) for ring, row in zip(directions, rows, strict=True)
             )
             alpha = product / jnp.where(failed, 1.0, curvature)
             # Stop before a direction of negative curvature; at the very first one fall back on
@@ -138,7 +137,8 @@ class CG(eqx.Module):
             return step + 1, x, residual, p, new_product, directions, lowest, highest, failed
 
         kept = min(self.steps, REMEMBERED)
-        none = jax.tree.map(lambda leaf: jnp.zeros((kept, *leaf.shape), leaf.dtype), x)
+        like = trees.ravel_wide(x)[0]
+        none = jnp.zeros((kept, like.size), like.dtype)
         unseen = ((none, none), infinity, -infinity, jnp.asarray(False))
         first = (0, x, residual, preconditioned, product, *unseen)
         step, x, residual, _, _, (directions, curved), lowest, highest, failed = jax.lax.while_loop(
@@ -178,11 +178,9 @@ ECONOMICAL = CG(steps=10, rtol=0.05)
 the certificate estimates what is left of the error."""
 
 
-def _smallest_ritz(directions: Params) -> Float[Array, ""]:
+def _smallest_ritz(directions: Float[Array, "k n"]) -> Float[Array, ""]:
     """The smallest Ritz value of A over the span of directions p with pᵀAp = 1."""
     # CG's directions are conjugate, so that PᵀAP = I and the Ritz values are 1 / eig(PᵀP). That
     # holds with any preconditioner, whereas the Lanczos matrix of preconditioned CG belongs to
     # the preconditioned operator. Without one both are the same numbers.
-    rows = [leaf.reshape(leaf.shape[0], -1) for leaf in jax.tree.leaves(directions)]
-    gram = sum((row @ row.T for row in rows[1:]), start=rows[0] @ rows[0].T)
-    return 1.0 / jnp.linalg.eigvalsh(gram)[-1]
+    return 1.0 / jnp.linalg.eigvalsh(directions @ directions.T)[-1]
