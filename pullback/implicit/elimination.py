@@ -178,7 +178,8 @@ def eliminate(
 
     @moving.defjvp
     def _(primals, tangents):
-        return primals[1], answer(*primals, tangents[0])
+        features, head, curved = primals
+        return head, answer(features, head, curved, tangents[0])
 
     def evaluate(body):
         features, pull = jax.vjp(lambda body: apply.features(body, x), body)

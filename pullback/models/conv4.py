@@ -136,7 +136,6 @@ class Conv4(eqx.Module):
             self.features,
             "linear",
             self.logit_scale,
-            each_alone=self.normalisation != "batch",
             check=functools.partial(check_parameters, self),
         )
 

@@ -46,8 +46,6 @@ class LinearHead:
             ``(weight, bias)``.
         scale: a positive factor on the outputs.
         transposed: the weight is ``[outputs, features]``, as in Equinox and PyTorch.
-        each_alone: no example's features depend on another example, as they do under batch
-            normalisation. Examples may then be put through the body together.
         check: called with the parameters, for errors of their shapes.
         whole: the model's own ``apply``, with which this one is compared once.
 
@@ -60,7 +58,6 @@ class LinearHead:
     head: str | Callable[[Params], Any]
     scale: float = 1.0
     transposed: bool = False
-    each_alone: bool = False
     check: Callable[[Params], None] | None = None
     whole: Callable[[Params, Array], Array] | None = None
     _compared: set[str] = field(default_factory=set, init=False, repr=False)
@@ -182,6 +179,8 @@ class LinearHead:
         draw = np.random.default_rng(0)
 
         def like(a):
+            if jnp.issubdtype(jnp.result_type(a), jax.dtypes.prng_key):
+                return jax.random.split(jax.random.key(0), jnp.shape(a))
             if jnp.issubdtype(jnp.result_type(a), jnp.floating):
                 return jnp.asarray(draw.normal(size=jnp.shape(a)), jnp.result_type(a))
             return jnp.zeros(jnp.shape(a), jnp.result_type(a))

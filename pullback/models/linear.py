@@ -47,7 +47,6 @@ class Linear(eqx.Module):
         return LinearHead(
             self.features,
             lambda params: (params["weight"], params["bias"]),
-            each_alone=True,
             check=functools.partial(check_parameters, self),
         )
 

@@ -76,7 +76,6 @@ class MLP(eqx.Module):
         return LinearHead(
             self.features,
             f"layer{len(self.hidden)}",
-            each_alone=True,
             check=functools.partial(check_parameters, self),
         )
 

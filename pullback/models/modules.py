@@ -1,15 +1,18 @@
 """Models of other libraries, split into parameters and a pure function."""
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from pullback.core.checks import describe
+from pullback.core.checks import check_function, describe
 from pullback.core.errors import InputError
 from pullback.core.trees import Params
+from pullback.models.head import LinearHead
 from pullback.models.losses import Apply
 
 BATCH_AXIS = "batch"
@@ -17,7 +20,11 @@ BATCH_AXIS = "batch"
 
 
 def functional(
-    module: Any, *, keys: bool = False, state: eqx.nn.State | None = None
+    module: Any,
+    *,
+    keys: bool = False,
+    state: eqx.nn.State | None = None,
+    head: Callable[[Any], eqx.nn.Linear] | None = None,
 ) -> tuple[Params, Apply]:
     """An Equinox module as ``(params, apply)`` with ``apply(params, x)`` over a batch.
 
@@ -30,13 +37,17 @@ def functional(
         state: of a module with ``eqx.nn.make_with_state``, which ``apply`` uses as it is and never
             changes. Batch statistics of a module that is not in inference mode are those of the
             examples at hand, over the axis ``"batch"``.
+        head: ``head(module)`` is the linear layer that the module ends in, such as
+            ``lambda module: module.layers[-1]``. A loss of this package over ``apply`` is then
+            known to be convex in it, and iMAML eliminates it (docs/projected.md).
 
     Returns:
         The module's floating-point arrays, and a function of them and a batch of inputs.
 
     Raises:
         InputError: if the module cannot be called, holds no floating-point array, or needs a key
-            or a state that it is not given.
+            or a state that it is not given; if ``head`` is no linear layer of it, and from
+            ``apply`` if something follows on that layer.
     """
     name = type(module).__name__
     if isinstance(module, type) or not callable(module):
@@ -55,7 +66,9 @@ def functional(
     leaves, structure = jax.tree.flatten(state)
 
     def apply(params: Params, x: Array) -> Array:
-        whole = eqx.combine(params, rest)
+        return call(eqx.combine(params, rest), x)
+
+    def call(whole: Any, x: Array) -> Array:
         # Equinox lets each copy of a state be used once.
         state = jax.tree.unflatten(structure, leaves)
 
@@ -68,7 +81,40 @@ def functional(
         given = _examples_and_keys(name, x) if keys else (x, None)
         return jax.vmap(one, axis_name=BATCH_AXIS)(*given)
 
-    return params, apply
+    if head is None:
+        return params, apply
+    layer = _find_head(name, module, head)
+
+    def arrays(tree: Any) -> tuple[Array, Array | None]:
+        return head(tree).weight, head(tree).bias
+
+    def features(body: Params, x: Array) -> Array:
+        # The layer is replaced as a whole, for which it has to be whole.
+        filled = eqx.tree_at(
+            lambda tree: arrays(tree)[: len(given)], body, given, is_leaf=lambda a: a is None
+        )
+        return call(eqx.tree_at(head, eqx.combine(filled, rest), eqx.nn.Identity()), x)
+
+    given = tuple(jnp.zeros_like(a) for a in (layer.weight, layer.bias) if a is not None)
+    return params, LinearHead(features, arrays, transposed=True, whole=apply)
+
+
+def _find_head(name: str, module: Any, head: Callable[[Any], Any]) -> eqx.nn.Linear:
+    check_function("head", head, "module")
+    try:
+        layer = head(module)
+    except (AttributeError, LookupError, TypeError) as error:
+        raise InputError(
+            f"head fails on {name}: {type(error).__name__}: {error}",
+            allowed="a function of the module that returns its last equinox.nn.Linear",
+        ) from error
+    if not isinstance(layer, eqx.nn.Linear):
+        raise InputError(
+            f"head({name}) is {describe(layer)}",
+            allowed="the equinox.nn.Linear that the module ends in",
+            remedy="For a layer of another kind say where the features are: LinearHead",
+        )
+    return layer
 
 
 def _examples_and_keys(name: str, x: PyTree[Any]) -> tuple[Any, Any]:

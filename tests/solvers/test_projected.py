@@ -260,22 +260,34 @@ def test_tasks_side_by_side_do_as_one_after_the_other():
     assert apart(mapped, apart_) < 1e-10
 
 
-def test_an_equinox_module_says_where_its_last_layer_is():
-    module = eqx.nn.MLP(2, 3, 4, 1, key=jax.random.key(0))
-    params, whole = pb.models.functional(module)
-    _, rest = eqx.partition(module, eqx.is_inexact_array)
+MODULES = {
+    "layers": lambda key: eqx.nn.MLP(2, 3, 4, 1, key=key),
+    "no bias": lambda key: eqx.nn.MLP(2, 3, 4, 1, use_final_bias=False, key=key),
+    "dropout": lambda key: eqx.nn.Sequential(
+        [
+            eqx.nn.Linear(2, 4, key=key),
+            eqx.nn.Lambda(jnp.tanh),
+            eqx.nn.Dropout(0.5),
+            eqx.nn.Linear(4, 3, key=jax.random.fold_in(key, 1)),
+        ]
+    ),
+}
 
-    def features(body, x):
-        layers = eqx.combine(body, rest).layers
-        return jax.vmap(lambda one: jax.nn.relu(layers[0](one)))(x)
 
-    def head(p):
-        return p.layers[-1].weight, p.layers[-1].bias
+@pytest.mark.parametrize("name", MODULES)
+def test_an_equinox_module_says_where_its_last_layer_is(name):
+    module, keys = MODULES[name](jax.random.key(0)), name == "dropout"
+    params, whole = pb.models.functional(module, keys=keys)
+    _, apply = pb.models.functional(module, keys=keys, head=lambda module: module.layers[-1])
+    assert isinstance(apply, LinearHead)
 
-    apply = LinearHead(features, head, transposed=True, whole=whole)
-    support = batch("softmax", 3, jax.random.key(3), 5)
-    np.testing.assert_allclose(apply(params, support[0]), whole(params, support[0]), rtol=1e-12)
-    task = Task(support, batch("softmax", 3, jax.random.key(4), 6))
+    def sample(number, count):
+        x, y = batch("softmax", 3, jax.random.key(number), count)
+        return ((x, jax.random.split(jax.random.key(number), count)) if keys else x), y
+
+    task = Task(sample(3, 5), sample(4, 6))
+    x = task.support[0]
+    np.testing.assert_allclose(apply(params, x), whole(params, x), rtol=1e-12)
 
     def gradient(loss, solver, linear):
         algorithm = pb.imaml(loss, strength=2.0, solver=solver, linear_solver=linear)
@@ -284,6 +296,25 @@ def test_an_equinox_module_says_where_its_last_layer_is():
     ours = gradient(cross_entropy(apply), EXACT, SOLVE)
     theirs = gradient(cross_entropy(whole), LBFGS(150), Dense())
     assert apart(ours, theirs) < 1e-7
+
+
+def ends_in_tanh(key):
+    return eqx.nn.MLP(2, 3, 4, 1, final_activation=jnp.tanh, key=key)
+
+
+@pytest.mark.parametrize(
+    ("make", "head", "message"),
+    [
+        (ends_in_tanh, lambda m: m.layers[-1], "no linear head on these features"),
+        (MODULES["layers"], lambda m: m.layers[0], "no linear head|features"),
+        (MODULES["layers"], lambda m: m.layers[0].weight, r"head\(MLP\) is float64\[4, 2\]"),
+        (MODULES["layers"], lambda m: m.tail, "head fails on MLP.*tail"),
+    ],
+)
+def test_a_module_that_ends_otherwise_is_refused(make, head, message):
+    with pytest.raises(InputError, match=message):
+        params, apply = pb.models.functional(make(jax.random.key(0)), head=head)
+        apply(params, jnp.ones((5, 2)))
 
 
 def bent(params, x):
