@@ -1,6 +1,7 @@
 """The inner problems of a trained run, for the solver tables beside this file."""
 
 import argparse
+import dataclasses
 import os
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def parser(description):
     return options
 
 
-def inner_problems(arguments):
+def inner_problems(arguments, queries=None):
     """A trained θ, tasks, the loss, the proximal problem, and one line that says what they are."""
     # Checkpoints hold 32-bit numbers.
     with jax.enable_x64(False):
@@ -38,6 +39,8 @@ def inner_problems(arguments):
         theta = checkpoint.restore(run.checkpoints, built.fresh_state(), step).theta
         keys = jax.random.split(jax.random.key(arguments.seed), arguments.tasks)
         source = built.tasks(arguments.part)
+        if queries is not None:
+            source = dataclasses.replace(source, queries=queries)
         draw = jax.jit(lambda key: source.sample(key))
         theta, tasks = jax.device_get((theta, [draw(key) for key in keys]))
     dtype = np.dtype(jnp.zeros(()).dtype)

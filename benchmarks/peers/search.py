@@ -23,9 +23,10 @@ from benchmarks.peers.problem import Problem
 from pullback import implicit
 from pullback.core import trees
 from pullback.core.problem import Proximal
+from pullback.linear import CG
 from pullback.meta import parallel
 from pullback.models import Conv4, cross_entropy
-from pullback.solvers import LBFGS
+from pullback.solvers import LBFGS, Projected
 from pullback.solvers.base import run as solve
 from pullback.tasks import Task
 
@@ -34,6 +35,8 @@ RATES, MOMENTA = (0.0025, 0.005, 0.01, 0.02), (0.0, 0.6, 0.8, 0.9)
 LOOKS = (8, 12, 16, 20, 24, 32, 40, 48, 64, 96, 128, 192, 256)
 BUDGETS, PAIRS = (8, 10, 12, 16, 20, 24, 32), (6,)
 LINEAR = 16
+ELIMINATED = 4
+"""The most inner steps, and the most products, where the head is eliminated."""
 FEW = 8
 """How many of the cheapest settings are kept for each kind and tolerance, cheapest first."""
 KINDS = {
@@ -92,6 +95,20 @@ def quasi_newton(solver, proximal, theta, task, exact):
     problem = proximal.problem(theta, task.support)
     solution = solve(solver, problem, theta, jax.random.key(0))
     return error_curve(problem, solution.phi, task.query, exact, solution.inverse)
+
+
+def eliminated(steps, proximal, theta, task, exact):
+    """Errors by number of products, the head eliminated."""
+    problem = proximal.problem(theta, task.support)
+    phi = solve(Projected(steps, rtol=None), problem, theta, jax.random.key(0)).phi
+    point = implicit.linearise(problem, phi, eliminate_head=True)
+    rhs = jax.grad(problem.loss)(phi, task.query)
+
+    def error(products):
+        gradient, _ = implicit.vjp(point, rhs, CG(products, rtol=0.0))
+        return trees.norm(trees.subtract(gradient, exact)) / trees.norm(exact)
+
+    return jnp.stack([error(1 + i) for i in range(ELIMINATED)])
 
 
 def over_tasks(function, theta, tasks, exact, *numbers):
@@ -171,6 +188,15 @@ def main():
                 }
                 for linear in range(LINEAR)
             ]
+    tame = []
+    for budget in range(1, ELIMINATED + 1):
+        solver = functools.partial(eliminated, budget, proximal)
+        errors = medians(np.asarray(over_tasks(solver, theta, tasks, exact)))
+        print(f"projected {budget}: {errors.min():.2g}", file=sys.stderr)
+        tame += [
+            {"inner_steps": budget, "linear_steps": linear + 1, "error": float(errors[linear])}
+            for linear in range(ELIMINATED)
+        ]
     found = {}
     for tolerance in TOLERANCES:
         kinds = {
@@ -181,7 +207,10 @@ def main():
             )
             for kind, how in KINDS.items()
         }
-        found[str(tolerance)] = kinds | {"lbfgs": cheapest(quick, tolerance, 2.5)}
+        found[str(tolerance)] = kinds | {
+            "lbfgs": cheapest(quick, tolerance, 2.5),
+            "projected": cheapest(tame, tolerance, 2.5),
+        }
     arguments.out.write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -168,6 +168,8 @@ def describe(setting):
     """A setting in a few words."""
     if setting.options.get("solver") == "lbfgs":
         inner = f"L-BFGS {setting.inner_steps}, {setting.options.get('history', 6)} pairs"
+    elif setting.options.get("solver") == "projected":
+        inner = f"projected {setting.inner_steps}"
     else:
         inner = f"{setting.inner_steps} steps of {setting.learning_rate:g}"
         if setting.momentum:

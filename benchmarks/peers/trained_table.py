@@ -22,7 +22,7 @@ class Choice:
 
     Args:
         row: the implementation.
-        kind: of :data:`benchmarks.peers.search.KINDS`, or ``"lbfgs"``.
+        kind: of :data:`benchmarks.peers.search.KINDS`, or ``"lbfgs"``, or ``"projected"``.
     """
 
     row: rows.Row
@@ -43,11 +43,12 @@ def choices():
         "pullback": "lbfgs",
     }
     found = [Choice(row, kinds[row.name]) for row in rows.IMAML if row.name in kinds]
-    own = found[-1].row
+    own = next(choice.row for choice in found if choice.row.name == "pullback")
     steady = dataclasses.replace(
         own, name="steady", label="pullback, gradient descent and plain CG"
     )
-    return [*found, Choice(steady, "momentum")]
+    eliminated = dataclasses.replace(own, name="eliminated", label="pullback, the head eliminated")
+    return [*found, Choice(steady, "momentum"), Choice(eliminated, "projected")]
 
 
 def run(given):
@@ -57,6 +58,7 @@ def run(given):
     name = _digest([steps, str(arguments.data_dir), trained.STRENGTH])
     path = client.cache() / f"trained-{name}.json"
     grid = [search.RATES, search.MOMENTA, search.LOOKS, search.BUDGETS, search.PAIRS, search.LINEAR]
+    grid.append(search.ELIMINATED)
     found = path.with_suffix(f".{_digest(grid)}.json")
     where = ["--data-dir", str(arguments.data_dir)] if arguments.data_dir else []
     if not path.is_file():
@@ -117,6 +119,11 @@ def first(found, choice, strength):
 def make(found, choice, strength):
     """A setting from what the search wrote."""
     options = dict(choice.row.options)
+    if choice.kind == "projected":
+        options |= {"solver": "projected"}
+        return Setting(
+            "imaml", found["inner_steps"], found["linear_steps"], strength, 1.0, 0.0, options
+        )
     if choice.kind == "lbfgs":
         options |= {"solver": "lbfgs", "history": found["history"], "preconditioned": True}
         return Setting(
