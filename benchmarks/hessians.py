@@ -32,11 +32,14 @@ def inner_problems(arguments, queries=None):
     # Checkpoints hold 32-bit numbers.
     with jax.enable_x64(False):
         run = Run.open(arguments.run)
-        data = build.load_data(run.config, arguments.data_dir)
-        built = build.build(run.config, run.split, data)
+        config = run.config
+        if arguments.data_dir is not None:
+            moved = dataclasses.replace(config.data, data_dir=arguments.data_dir)
+            config = dataclasses.replace(config, data=moved)
+        built = build.build(config, run.split)
         which = arguments.step if arguments.step in ("last", "best") else int(arguments.step)
         step = checkpoint.find(run.checkpoints, which)
-        theta = checkpoint.restore(run.checkpoints, built.fresh_state(), step).theta
+        theta = build.restore(run, built, step).theta
         keys = jax.random.split(jax.random.key(arguments.seed), arguments.tasks)
         source = built.tasks(arguments.part)
         if queries is not None:
