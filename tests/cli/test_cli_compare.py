@@ -81,7 +81,7 @@ def test_customary_inner_loops_are_those_of_the_papers():
     planned = comparing.plan(NAMES, "customary", {"algorithm": {"strength": 3.0}})
     words = {name: comparing.describe_inner(config) for name, config in planned.items()}
     assert words == {
-        "imaml": "16 steps of lbfgs, λ = 3",
+        "imaml": "16 steps of projected, λ = 3",
         "maml": "5 steps of gradient-descent (0.1), no proximal term",
         "fomaml": "5 steps of gradient-descent (0.1), no proximal term",
         "reptile": "10 steps of gradient-descent (0.1), no proximal term, fits support and query",

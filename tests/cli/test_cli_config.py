@@ -36,7 +36,7 @@ def test_every_setting_in_use_is_explicit(dataset, algorithm):
 def test_defaults_follow_the_algorithm_and_the_data():
     assert resolve().algorithm.strength == 5.0
     assert resolve(name="maml").algorithm.strength == 0.0
-    assert resolve().algorithm.solver == "lbfgs"
+    assert resolve().algorithm.solver == "projected"
     assert resolve(name="reptile").algorithm.inner_steps == 10
     assert resolve("sinusoid").data.shots == 10
     assert resolve("omniglot").data.rotations

@@ -76,7 +76,7 @@ def test_the_first_example_of_a_newcomer_is_understood(omniglot, tmp_path, monke
         CliRunner().invoke(app, command.split(), catch_exceptions=False)
     run = Run.open(tmp_path / "first")
     assert run.config.data.rotations
-    assert run.config.algorithm.solver == "lbfgs"
+    assert run.config.algorithm.solver == "projected"
     assert run.config.algorithm.strength == 5.0
     assert run.config.training.steps == 2000
     assert len(run.split.train) == 6
@@ -140,7 +140,7 @@ BAD = {
         "MAML differentiates through its inner solver",
     ),
     "no use": (["--dataset", "sinusoid", "--ways", "5"], "'sinusoid' has no such setting"),
-    "no size": (["--inner-learning-rate", "1"], "the solver 'lbfgs' has no such setting"),
+    "no size": (["--inner-learning-rate", "1"], "the solver 'projected' has no such setting"),
     "hidden": (["--hidden", "40;40"], "whole numbers with commas"),
     "groups": (["--width", "12"], "cannot be cut into 8 equal groups"),
     "data": (["--dataset", "omniglot", "--data-dir", "nowhere"], "'nowhere' does not exist"),

@@ -403,9 +403,13 @@ CALLS = {
         ),
         ["label -1", "0..2"],
     ),
-    "batch of three": (
+    "batch of four": (
+        lambda: pb.models.mean_squared_error(NET.apply)(WEIGHTS, (X, Y, Y, Y)),
+        ["a pair (x, y), or (x, y, weights)"],
+    ),
+    "weights of a batch": (
         lambda: pb.models.mean_squared_error(NET.apply)(WEIGHTS, (X, Y, Y)),
-        ["a pair (x, y)"],
+        ["one weight for each target"],
     ),
     "model as apply": (lambda: pb.models.cross_entropy(NET), ["apply is MLP", "callable"]),
     # More of models

@@ -74,7 +74,7 @@ COMMANDS = {
     # What does not go together
     "ways of curves": (sinusoid("--ways", "5"), ["'sinusoid' has no such setting"]),
     "pictures of curves": (sinusoid("--model", "conv4"), ["conv4", "--model mlp"]),
-    "step size of L-BFGS": (["train", "--inner-learning-rate", "1"], ["'lbfgs' has no such"]),
+    "step size of L-BFGS": (["train", "--inner-learning-rate", "1"], ["'projected' has no such"]),
     "width of an MLP": (["train", "--model", "mlp", "--width", "8"], ["Leave width out"]),
     "groups": (["train", "--width", "12"], ["12 channels", "8 equal groups"]),
     "MAML through L-BFGS": (sinusoid("--algorithm", "maml", "--solver", "lbfgs"), ["MAML"]),

@@ -42,7 +42,7 @@ import pullback as pb
 
 model = pb.models.Conv4(ways=5, width=8, groups=4)
 algorithm = pb.imaml(pb.models.cross_entropy(model.apply), strength=5.0,
-                     solver=pb.solvers.LBFGS(8))
+                     solver=pb.solvers.Projected(8))
 theta = model.init(jax.random.key(0))  # of a run: pullback.runs.checkpoint.restore(...)
 glyphs = pb.tasks.load_glyphs()
 task = pb.tasks.episodes(glyphs, ways=5, shots=1, queries=1).sample(jax.random.key(1))
