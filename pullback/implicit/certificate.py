@@ -21,8 +21,7 @@ that the linear solver searched are conjugate, so the inverse is known exactly o
 the rest of a vector it is approximated: in the Newton steps by the inner solver's own
 approximation, in the two errors by Λ⁻¹, which is an upper bound wherever the loss is convex, and
 is enlarged where a curvature below Λ was seen. Where the linear head was eliminated all this is
-done to the body alone, and what belongs to the head follows from it exactly
-(:mod:`pullback.implicit.elimination`).
+done to the body alone, and what belongs to the head follows from it exactly (docs/projected.md).
 """
 
 from collections.abc import Callable

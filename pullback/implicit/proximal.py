@@ -82,7 +82,7 @@ def linearise(
         problem: the inner problem.
         phi: the point.
         eliminate_head: take a head out that the loss is convex in, where there is one
-            (:mod:`pullback.implicit.elimination`): :func:`vjp` then solves for the body alone.
+            (docs/projected.md): :func:`vjp` then solves for the body alone.
         damping: δ of that solve.
 
     Returns:

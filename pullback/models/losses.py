@@ -209,7 +209,7 @@ def poisson_loss(apply: Apply) -> MeanLoss:
         apply: ``apply(params, x)`` gives logarithms of rates, shaped as the targets are.
 
     Returns:
-        The loss: the negative log-likelihood of counts y, but for log y!.
+        The loss, which is the negative log-likelihood of counts y but for log y!.
 
     Raises:
         InputError: if ``apply`` is no function; from the loss for targets of another shape.
