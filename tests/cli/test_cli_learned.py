@@ -15,7 +15,7 @@ from pullback.meta.evaluation import evaluate
 from pullback.runs import build, checkpoint, trainer
 from pullback.runs import config as configs
 from pullback.runs.folder import Run
-from pullback.solvers import LBFGS
+from pullback.solvers import Projected
 
 LEARNED = (
     *("--dataset", "sinusoid", "--hidden", "8", "--shots", "5", "--inner-steps", "5"),
@@ -60,7 +60,7 @@ def test_a_run_is_scored_with_the_strength_of_its_checkpoint(run):
 
     def score(strength):
         return evaluate(
-            imaml(built.loss, strength=strength, solver=LBFGS(5)),
+            imaml(built.loss, strength=strength, solver=Projected.where_separable(5)),
             theta.params,
             built.tasks("test"),
             metric=built.metric,

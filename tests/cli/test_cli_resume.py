@@ -169,7 +169,8 @@ def test_a_full_disk_ends_a_training_with_what_stands(sinusoid_run, tmp_path, mo
 
 def test_flagged_tasks_are_told_once_and_counted(tmp_path):
     argv = ("--dataset", "sinusoid", "--hidden", "8", "--shots", "5", "--strength", "0.0001")
-    argv += ("--inner-steps", "1", "--linear-steps", "2", "--tasks-per-step", "2")
+    argv += ("--solver", "lbfgs", "--inner-steps", "1", "--linear-steps", "2")
+    argv += ("--tasks-per-step", "2")
     argv += ("--validate-every", "2", "--validation-tasks", "4", "--steps", "4")
     done = cli("train", *argv, "--out", tmp_path / "run")
     flags = Run.open(tmp_path / "run").metrics("flags")

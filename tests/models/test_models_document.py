@@ -15,7 +15,7 @@ from pullback.algorithms import ALGORITHMS
 
 pytestmark = pytest.mark.usefixtures("tiny")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
-COARSE, AUX, DROPOUT, NORM, AVERAGES = re.findall(
+COARSE, AUX, HEAD, LAYER, DROPOUT, NORM, AVERAGES = re.findall(
     r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL
 )
 MODEL = pb.models.MLP(1, 1, hidden=(3,))
@@ -67,6 +67,27 @@ def test_a_loss_with_aux():
     phi, _ = plain.adapt(names["theta"], names["task"].support, names["key"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), names["phi"], phi)
     assert names["outputs"].shape == (6, 1)
+
+
+def test_a_model_that_says_where_its_head_is():
+    names = run(HEAD)
+    theta, task, plain = names["theta_0"], names["task"], names["my_apply"]
+    loss = pb.models.mean_squared_error(lambda params, x: plain(params, x))
+    solvers = {"solver": pb.solvers.LBFGS(200), "linear_solver": pb.linear.Dense()}
+    exact = pb.imaml(loss, strength=1.0, **solvers)
+    _, wanted, _ = jax.jit(exact.meta_gradient)(theta, task, names["key"])
+    found = names["gradient"]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0.02, atol=1e-3), found, wanted)
+    assert names["info"].verdict == "ok"
+
+
+def test_an_equinox_module_that_says_where_its_last_layer_is():
+    names = run(LAYER)
+    assert isinstance(names["head_apply"], pb.models.LinearHead)
+    _, gradient, _ = jax.eval_shape(
+        names["fast"].meta_gradient, names["weights"], names["task"], names["key"]
+    )
+    assert jax.tree.structure(gradient) == jax.tree.structure(names["weights"])
 
 
 @pytest.fixture(scope="module")

@@ -276,10 +276,11 @@ class Answer(NamedTuple):
 def _program(config: RunConfig, classes: int) -> Callable[..., Any]:
     model = build.assemble(config).model
 
-    def apply(params: Params, x: Array) -> Array:
-        # The network may have more outputs than the round has classes.
+    def first_outputs(params: Params, x: Array) -> Array:
         return model.apply(params, x)[:, :classes]
 
+    # A network with more outputs than the round has classes; the others know their head.
+    apply = model.apply if config.data.ways == classes else first_outputs
     algorithm = build.make_algorithm(config, cross_entropy(apply))
 
     @jax.jit
