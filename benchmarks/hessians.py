@@ -38,7 +38,7 @@ def inner_problems(arguments, queries=None):
             config = dataclasses.replace(config, data=moved)
         built = build.build(config, run.split)
         which = arguments.step if arguments.step in ("last", "best") else int(arguments.step)
-        step = checkpoint.find(run.checkpoints, which)
+        step = checkpoint.find(run.checkpoints, which, built.score)
         theta = build.restore(run, built, step).theta
         keys = jax.random.split(jax.random.key(arguments.seed), arguments.tasks)
         source = built.tasks(arguments.part)

@@ -4,6 +4,7 @@ import functools
 
 import jax
 
+from benchmarks.hidden_head import hide_head
 from benchmarks.peers import layout, parts
 from pullback.algorithms import imaml, maml
 from pullback.implicit.certificate import Certify
@@ -22,11 +23,8 @@ def algorithm(setting, ways, width):
     """
     options = setting.options
     separable = cross_entropy(Conv4(ways, width).apply)
-
-    def loss(params, batch):
-        """The same loss, whose head nobody knows of: the others' arithmetic."""
-        return separable(params, batch)
-
+    # The others' arithmetic.
+    loss = hide_head(separable)
     descent = GradientDescent(setting.inner_steps, setting.learning_rate, setting.momentum)
     if setting.algorithm == "maml":
         return maml(loss, solver=descent)

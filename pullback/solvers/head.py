@@ -39,8 +39,7 @@ HALVINGS = 10
 """The shortest Newton step that is tried is ½ to this power of the whole one."""
 
 DENSE = 600
-"""Up to so many unknowns a Newton system is factored, beyond it is solved by CG (docs/projected.md
-has the times)."""
+"""Up to so many unknowns a Newton system is factored, beyond it is solved by CG."""
 
 FORMS = ("auto", "dual", "primal")
 """Forms of the root R of K."""

@@ -4,7 +4,7 @@ The inner problem of a separable loss is minimised over its head exactly, for ev
 
     R(b) = min over the head of  L(b, head) + ½‖head − head₀‖²_Λ
 
-(Golub & Pereyra 1973; for softmax Newman et al. 2020). What is left, min R(b) + ½‖b − b₀‖²_Λ, is a
+(Golub & Pereyra 1973; for softmax Newman et al. 2021). What is left, min R(b) + ½‖b − b₀‖²_Λ, is a
 proximal problem again, with the same φ*, and without the head's large curvatures: there Λ alone is
 a good model of the Hessian, and a few gradients do. By the envelope theorem R's gradient is that of
 L by the body at the head that belongs to it.
@@ -35,8 +35,9 @@ class Projected(eqx.Module):
 
     Args:
         steps: the most gradients of R.
-        rtol: stop earlier, once ‖∇R(b) + Λ(b − b₀)‖ ≤ rtol·‖∇R(b)‖; None uses every step. The
-            step that follows is made too, whose gradient the meta-gradient takes anyway.
+        rtol: stop earlier, once ‖∇R(b) + Λ(b − b₀)‖ ≤ rtol·‖∇R(b)‖; None uses every step. While
+            gradients halve the step that follows is made too, whose gradient the meta-gradient
+            takes anyway.
         history: secant pairs kept.
         form: of the head's solve: ``"dual"`` in as many unknowns as examples times outputs,
             ``"primal"`` in as many as the head has, ``"auto"`` for the smaller.

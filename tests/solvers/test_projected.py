@@ -298,6 +298,19 @@ def test_an_equinox_module_says_where_its_last_layer_is(name):
     assert apart(ours, theirs) < 1e-7
 
 
+def test_a_head_deep_in_the_parameters_is_found_by_a_function():
+    layer = {"kernel": jnp.asarray([[1.0, 2.0]]), "bias": jnp.asarray([0.0, -1.0])}
+    params = {"Dense_0": {"kernel": jnp.ones((2, 1))}, "Dense_1": layer}
+    apply = LinearHead(
+        lambda body, x: x @ body["Dense_0"]["kernel"],
+        lambda params: (params["Dense_1"]["kernel"], params["Dense_1"]["bias"]),
+    )
+    np.testing.assert_allclose(apply(params, jnp.asarray([[1.0, 2.0]])), [[3.0, 5.0]])
+    body, head = apply.split(params)
+    assert jax.tree.leaves(body["Dense_1"]) == []
+    assert jax.tree.structure(apply.join(body, head)) == jax.tree.structure(params)
+
+
 def ends_in_tanh(key):
     return eqx.nn.MLP(2, 3, 4, 1, final_activation=jnp.tanh, key=key)
 
