@@ -31,6 +31,7 @@ from .core.scores import Score as Score
 from .implicit.certificate import Certify as Certify
 from .meta.evaluation import Evaluation as Evaluation
 from .meta.evaluation import evaluate as evaluate
+from .meta.pretraining import pretrain as pretrain
 from .meta.training import TrainResult as TrainResult
 from .meta.training import TrainState as TrainState
 from .meta.training import default_optimizer as default_optimizer

@@ -7,6 +7,7 @@ from pullback.algorithms.imaml import imaml
 from pullback.algorithms.learned import Learned, describe_strength, learned_imaml
 from pullback.algorithms.maml import maml
 from pullback.algorithms.reptile import reptile
+from pullback.algorithms.supervised import supervised
 from pullback.registries import ALGORITHMS
 
 __all__ = [
@@ -22,4 +23,5 @@ __all__ = [
     "learned_imaml",
     "maml",
     "reptile",
+    "supervised",
 ]

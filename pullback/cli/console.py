@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import re
 import signal
 import time
@@ -163,14 +164,18 @@ class _Watch:
         self.bar: Progress | None = None
         self.task: Any = None
         self.step: dict[str, Any] = {}
-        self.validation = ""
+        self.validation, self.stage = "", "training"
         self.began, self.first, self.compiled = time.monotonic(), 0, False
         self.warned: set[Any] = set()
 
     def __call__(self, event: Any) -> None:
         data = event.data
         if event.kind == "start":
-            self.began, self.first = time.monotonic(), data["step"]
+            self.began, self.first, self.compiled = time.monotonic(), data["step"], False
+            self.stage = "pretraining" if data.get("pretraining") else "training"
+            self.step = {}
+            if self.bar is not None:
+                self.bar.update(self.task, total=data["steps"])
             self.show(data["step"], what="compiling")
         elif event.kind == "warning":
             # How often it came again is counted in the run, and told at its end.
@@ -184,12 +189,16 @@ class _Watch:
             if not self.compiled:
                 # Compilation is over, and would spoil the forecast of what is left.
                 self.began, self.first, self.compiled = time.monotonic(), data["step"], True
-            self.show(data["step"], what="training")
+            self.show(data["step"], what=self.stage)
         elif event.kind == "validation":
             self.validation = self.score.text(data.get("mean"), data.get("interval"))
             if self.bar is None:
                 self.line(data)
-            self.show(data["step"], what="training" if self.compiled else "compiling")
+            self.show(data["step"], what=self.stage if self.compiled else "compiling")
+
+    def pace(self) -> str:
+        unit = "batches" if self.stage == "pretraining" else "tasks"
+        return f"{self.step['tasks_per_second']:.0f} {unit}/s"
 
     def prefix(self) -> str:
         return f"{self.label}: " if self.label else ""
@@ -208,22 +217,25 @@ class _Watch:
         steps = self.step.get("steps", 0)
         if self.step:
             facts.insert(0, f"loss {number(self.step['loss'])}")
-            facts.append(f"residual {number(self.step['inner_residual'], 2)}")
-            if self.step.get("inner_error") is not None:
-                error = max(self.step["inner_error"], self.step["linear_error"])
-                facts.append(f"error {number(error, 2)}")
-            facts.append(f"{self.step['tasks_per_second']:.0f} tasks/s")
+            if math.isfinite(self.step["inner_residual"]):
+                facts.append(f"residual {number(self.step['inner_residual'], 2)}")
+                if self.step.get("inner_error") is not None:
+                    error = max(self.step["inner_error"], self.step["linear_error"])
+                    facts.append(f"error {number(error, 2)}")
+            facts.append(self.pace())
         left = self.left(step, steps) if steps else ""
         self.bar.update(self.task, completed=step, what=what, facts="  ".join(facts), left=left)
 
     def line(self, data: Mapping[str, Any]) -> None:
         parts = [f"{self.prefix()}step {data['step']}/{data['steps']}"]
+        if self.stage == "pretraining":
+            parts[0] += " of pretraining"
         if self.step:
             parts.append(f"loss {number(self.step['loss'])}")
         parts.append(f"validation {self.validation}")
         parts.append(f"inner residual {number(data.get('inner_residual'), 2)}")
         if self.step:
-            parts.append(f"{self.step['tasks_per_second']:.0f} tasks/s")
+            parts.append(self.pace())
             left = self.left(data["step"], data["steps"])
             parts += [left] if left else []
         self.reporter.say("  ".join(parts))

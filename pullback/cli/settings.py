@@ -10,7 +10,13 @@ import typer
 from pullback.runs.config import SECTION_OF, SETTINGS, CompareConfig
 from pullback.runs.fields import Default, Setting, parse, settings_of
 
-PANELS = {"data": "Data", "model": "Model", "algorithm": "Algorithm", "training": "Training"}
+PANELS = {
+    "data": "Data",
+    "model": "Model",
+    "algorithm": "Algorithm",
+    "pretraining": "Pretraining",
+    "training": "Training",
+}
 """The heading of each section's options in a help text."""
 
 

@@ -17,6 +17,16 @@ Out = Annotated[
         show_default="runs/<dataset>-<algorithm>-<time>",
     ),
 ]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="Settings that were found to work, by name: docs/results.md. Those of --config and "
+        "of the command line go before them.",
+        rich_help_panel="Training",
+        show_default=False,
+    ),
+]
 Resume = Annotated[
     Path | None,
     typer.Option(
@@ -40,6 +50,7 @@ Minutes = Annotated[
 @with_settings()
 def train(
     config: o.Config = None,
+    recipe: Recipe = None,
     resume: Resume = None,
     *,
     given: dict[str, dict[str, Any]],
@@ -65,7 +76,7 @@ def train(
     place = multihost.find_place(hosts, coordinator, process_id, processes, patience)
     parallel.use_host_devices(devices)
     with distributed.training_together(place, devices, quiet, json) as reporter:
-        asked = Asked(given, config, resume, out, minutes, devices)
+        asked = Asked(given, config, resume, out, minutes, devices, recipe)
         run, experiment = open_run(asked, reporter.say)
         distributed.tell(run=str(run.folder))
         code = _train(run, experiment, reporter, devices, resume=resume is not None)
@@ -99,6 +110,7 @@ def _train(run: Any, experiment: Any, reporter: Any, devices: int | None, *, res
     best = run.best_validation(score)
     record = {
         "run": str(run.folder),
+        "stage": "pretraining" if outcome.pretraining else "meta-training",
         "step": done,
         "steps": steps,
         "finished": not outcome.stopped,
@@ -109,15 +121,27 @@ def _train(run: Any, experiment: Any, reporter: Any, devices: int | None, *, res
     }
     if outcome.stopped:
         go_on = command("train", "--resume", run.folder)
-        text = f"Stopped at step {done} of {steps}. Go on with: {go_on}"
+        of = f"{experiment.config.pretraining.pretrain} of the pretraining"
+        text = f"Stopped at step {done} of {of if outcome.pretraining else steps}. "
+        text += f"Go on with: {go_on}"
         reporter.result(record, text, *flagged_lines(run))
         return 130
     number = score.text(best.get("mean"), best.get("interval"))
     reporter.result(
         record,
-        f"Done: {steps} meta-steps in {duration(outcome.seconds)}. Best validation {score.name} "
-        f"{number} at step {best.get('step')}.",
+        f"Done: {_stages(experiment.config)} in {duration(outcome.seconds)}. Best validation "
+        f"{score.name} {number} at step {best.get('step')}.",
         *flagged_lines(run),
         f"Next: {command('evaluate', run.folder)}",
     )
     return 0
+
+
+def _stages(config: Any) -> str:
+    """What a run was made of, in words."""
+    stages = [
+        f"{config.pretraining.pretrain} steps of pretraining",
+        f"{config.training.steps} meta-steps",
+    ]
+    wanted = (config.pretraining.pretrain, config.training.steps)
+    return " and ".join(text for text, steps in zip(stages, wanted, strict=True) if steps)

@@ -172,9 +172,11 @@ class Conv4(eqx.Module):
         mean = total.reshape(members).sum(-1) / numbers
         variance = squares.reshape(members).sum(-1) / numbers - mean * mean
         inverse = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + 1e-5)
-        spread = channels // groups
-        scale, bias = (jnp.expand_dims(each, range(mean.ndim - 1)) for each in (scale, bias))
-        factor = jnp.repeat(inverse, spread, axis=-1) * scale
-        shift = bias - jnp.repeat(mean, spread, axis=-1) * factor
+        # From groups to channels by a product, since XLA would fuse an indexed copy into the loops
+        # over pixels, which then are no vector instructions any more.
+        of_group = jnp.repeat(jnp.eye(groups, dtype=x.dtype), channels // groups, axis=1)
+        spread = of_group * scale[None]
+        factor = inverse.reshape(-1, groups) @ spread
+        shift = bias[None] - (mean * inverse).reshape(-1, groups) @ spread
         factor, shift = jax.lax.optimization_barrier((factor, shift))
         return x * factor[:, None, None, :] + shift[:, None, None, :]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pullback.core.errors import InputError
 from pullback.meta import autotune, multihost
 from pullback.meta.training import Block, TrainState
 from pullback.runs.build import WARM_UP, Experiment, assemble
@@ -115,6 +116,16 @@ def fill(
     if with_overhead:
         validation = measure_validation(experiment, devices)
         seconds -= compilation + 2 * validation
+        stage = experiment.pretraining()
+        if stage is not None:
+            settings, each = stage.config.training, measure_pace(stage, devices=devices)
+            before = each[1] + settings.steps * (each[0] + validation / settings.validate_every)
+            if before > seconds:
+                raise InputError(
+                    f"The pretraining alone takes about {duration(before)} here",
+                    remedy="Give more --minutes, or fewer steps of --pretrain",
+                )
+            seconds -= before
         pace += validation / experiment.config.training.validate_every
     # The pace differs between processes; the first one's counts.
     _, steps = multihost.agree(False, max(1, round(seconds / pace)))

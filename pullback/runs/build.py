@@ -1,5 +1,6 @@
 """From a configuration to all that it stands for: data, model, algorithm and optimiser."""
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,32 +10,36 @@ import numpy as np
 import optax
 from jaxtyping import PRNGKeyArray
 
-from pullback.algorithms import AdaptiveStrength, MetaAlgorithm
+from pullback.algorithms import AdaptiveStrength, MetaAlgorithm, supervised
 from pullback.core import memory
 from pullback.core.errors import InputError
 from pullback.core.problem import Loss
 from pullback.core.scores import Score
 from pullback.core.trees import Params
 from pullback.implicit.certificate import Certify
-from pullback.meta import evaluation, parallel, training
+from pullback.meta import evaluation, multihost, parallel, pretraining, training
 from pullback.meta.evaluation import Evaluation, Metric
 from pullback.meta.training import TrainResult, TrainState
+from pullback.models.head import LinearHead
 from pullback.models.objectives import CLASSIFICATION, Objective
 from pullback.registries import ALGORITHMS, DATASETS, LINEAR_SOLVERS, MODELS, SOLVERS
 from pullback.runs import checkpoint
 from pullback.runs.config import SETTINGS, RunConfig
 from pullback.runs.folder import Run
 from pullback.tasks import ClassSet, ClassSplit, TaskDistribution, TaskFamily, draw_split, episodes
+from pullback.tasks.batches import Batches, batches
 from pullback.tasks.datasets import Data, DataSummary, gives_classes, load, summarise_data
 from pullback.tasks.images import DRAWING
 
 PARTS = ("train", "validation", "test")
+VALIDATIONS = 10
+"""Of a pretraining, about."""
 RESTORED_COPIES = 4
 """Of the parameters, to read a checkpoint: as drawn, and with the two moments of Adam."""
 TRAINED_COPIES = 8
 """On each device in training: θ, the meta-gradient and two moments, before and after a step."""
 # What each stream of random numbers is folded in with; any two must differ.
-PARAMS, TRAIN, VALIDATE, EVALUATE, WARM_UP = range(5)
+PARAMS, TRAIN, VALIDATE, EVALUATE, WARM_UP, PRETRAIN = range(6)
 
 
 @dataclass(frozen=True)
@@ -97,6 +102,64 @@ class Experiment:
     def fresh_state(self) -> TrainState:
         """The state before the first meta-step."""
         return training.start(self.algorithm, self.params, self.optimizer)
+
+    def pretraining(self) -> "Pretraining | None":
+        """The stage before meta-training, as an experiment of its own; None if there is none.
+
+        Raises:
+            InputError: if the model does not say where its head is, or the examples have no such
+                views.
+        """
+        asked = self.config.pretraining
+        if not asked.pretrain:
+            return None
+        assert isinstance(self.data, ClassSet) and self.split is not None
+        if not isinstance(self.model.apply, LinearHead):
+            raise InputError(
+                f"--pretrain was asked for with the model {self.config.model.model!r}, which does "
+                "not say where its linear head is",
+                allowed="a model whose apply is a pullback.models.LinearHead, such as conv4, mlp "
+                "and linear",
+            )
+        size, processes = _given(asked.pretrain_batch), multihost.count()
+        if size % processes:
+            raise InputError(
+                f"pretrain_batch is {size}, which {processes} processes cannot share evenly",
+                allowed=f"multiples of {processes}",
+            )
+        height, width = (*self.data.shape, 0, 0)[:2]
+        drawn = bool(asked.pretrain_views) and self.data.is_images
+        labelled = batches(
+            self.data.select(self.split.classes("train")),
+            size=size // processes,
+            rotations=drawn and height == width,
+            reflections=drawn,
+            distortion=_given(asked.pretrain_distortion),
+        )
+        settings = dataclasses.replace(
+            self.config.training,
+            steps=asked.pretrain,
+            tasks_per_step=processes,
+            learning_rate=asked.pretrain_learning_rate,
+            validate_every=-(-asked.pretrain // VALIDATIONS),
+        )
+        inherited = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return Pretraining(
+            **inherited
+            | {
+                "config": dataclasses.replace(self.config, training=settings),
+                "algorithm": supervised(
+                    self.model.apply,
+                    labelled.classes,
+                    key=jax.random.fold_in(jax.random.key(settings.seed), PRETRAIN),
+                    then=self.algorithm,
+                ),
+                "optimizer": pretraining.pretraining_optimizer(
+                    asked.pretrain, settings.learning_rate
+                ),
+                "labelled": labelled,
+            }
+        )
 
     def train(self, stream: int, **options: Any) -> TrainResult:
         """Meta-train as configured.
@@ -161,6 +224,26 @@ class Experiment:
             strategy=self.config.training.strategy,
             devices=devices,
         )
+
+
+@dataclass(frozen=True)
+class Pretraining(Experiment):
+    """The supervised pretraining of an experiment, trained and validated as one itself.
+
+    Args:
+        labelled: the batches of the training classes.
+    """
+
+    labelled: Batches
+
+    def tasks(self, part: str) -> TaskDistribution:
+        """Labelled batches for ``"train"``, and the experiment's own tasks for the others."""
+        return self.labelled if part == "train" else super().tasks(part)
+
+    def train(self, stream: int, **options: Any) -> TrainResult:
+        """Pretrain, by random numbers that meta-training does not draw."""
+        options["devices"] = pretraining.DEVICES
+        return super().train(PRETRAIN if stream == TRAIN else stream, **options)
 
 
 def load_data(config: RunConfig) -> Data:
@@ -230,6 +313,27 @@ def restore(run: Run, built: Experiment, which: str | int = "last") -> TrainStat
     return checkpoint.restore(run.checkpoints, like, which, built.score, check=run.check_origin)
 
 
+def start(run: Run, built: Experiment) -> Experiment:
+    """The experiment as it was before its first meta-step: from a pretrained body, if it has one.
+
+    Args:
+        run: the run.
+        built: its experiment.
+
+    Returns:
+        The experiment.
+
+    Raises:
+        InputError: if the pretraining is not finished, or its checkpoint is broken.
+    """
+    stage = built.pretraining()
+    if stage is None:
+        return built
+    steps = stage.config.training.steps
+    state = restore(run.pretraining(), stage, steps)
+    return dataclasses.replace(built, params=state.theta.params)
+
+
 def build(
     config: RunConfig,
     split: ClassSplit | None = None,
@@ -274,6 +378,7 @@ def build(
     built = assemble(config, summary, split, data, copies=copies)
     for part in PARTS:
         built.tasks(part)
+    built.pretraining()
     return built
 
 
@@ -338,7 +443,8 @@ def assemble(
         loss if objective.metric is objective.loss else objective.metric(model.apply),
         make_algorithm(config, loss),
         training.default_optimizer(
-            config.training.steps,
+            # A run that ends with its pretraining has no meta-step.
+            max(1, config.training.steps),
             config.training.learning_rate,
             config.training.clip_norm,
             config.algorithm.strength_learning_rate,

@@ -70,6 +70,7 @@ class Parts:
         model: the network.
         solver: the inner solver.
         learn_strength: the form in which Λ is learned, or ``"none"``.
+        pretrain: steps of supervised pretraining.
     """
 
     dataset: Entry
@@ -77,6 +78,7 @@ class Parts:
     model: Entry
     solver: Entry
     learn_strength: str
+    pretrain: int
 
     @cached_property
     def from_classes(self) -> bool:
@@ -153,6 +155,10 @@ LEARNED = Applies(
     ),
 )
 
+PRETRAINED = Applies(
+    "runs with --pretrain", lambda parts: parts.pretrain > 0, lambda parts: "a run without it"
+)
+
 
 def _by_data(classes: Any, tasks: Any) -> Default:
     """A default for data sets of classes, and another one for data sets of tasks."""
@@ -160,6 +166,11 @@ def _by_data(classes: Any, tasks: Any) -> Default:
         f"{classes}; {tasks} where the data set gives tasks, as sinusoid does",
         lambda parts: classes if parts.from_classes else tasks,
     )
+
+
+DISTORTION = number(
+    f"numbers from 0 to {STRONGEST_DISTORTION}", lambda x: 0 <= x <= STRONGEST_DISTORTION
+)
 
 
 def _strength(parts: Parts) -> float:
@@ -224,9 +235,7 @@ class DataConfig:
         former="mirrors",
     )
     distortion: float | None = setting(
-        number(
-            f"numbers from 0 to {STRONGEST_DISTORTION}", lambda x: 0 <= x <= STRONGEST_DISTORTION
-        ),
+        DISTORTION,
         0.0,
         "In meta-training, turn, stretch, shear and shift each image at random: 1 for up to 15° "
         "and 2 pixels of 28, up to 2, 0 for none.",
@@ -393,10 +402,47 @@ class AlgorithmConfig:
 
 
 @dataclass(frozen=True)
+class PretrainingConfig:
+    """Supervised pretraining of the body. A setting that the run has no use for is None."""
+
+    pretrain: int | None = setting(
+        whole(0),
+        0,
+        "Steps in which the body is trained as that of a classifier over all training classes "
+        "before meta-training; 0 for none.",
+        applies=FROM_CLASSES,
+    )
+    pretrain_batch: int | None = setting(
+        whole(1),
+        128,
+        "Examples in a step of pretraining.",
+        applies=PRETRAINED,
+    )
+    pretrain_learning_rate: float | None = setting(
+        POSITIVE,
+        3e-3,
+        "Of pretraining's AdamW; falls to zero over the pretraining along a cosine.",
+        applies=PRETRAINED,
+    )
+    pretrain_views: bool | None = setting(
+        FLAG,
+        True,
+        "In pretraining, count images turned by 90°, 180° and 270°, and their mirror images, as "
+        "classes of their own; turned ones where they are square.",
+        applies=PRETRAINED,
+    )
+    pretrain_distortion: float | None = setting(
+        DISTORTION, 0.0, "As --distortion, in pretraining.", applies=PRETRAINED
+    )
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """The meta-training loop."""
 
-    steps: int = setting(whole(1), 1000, "Meta-steps in all.")
+    steps: int = setting(
+        whole(0), 1000, "Meta-steps in all; 0 to end with the pretraining (--pretrain)."
+    )
     tasks_per_step: int = setting(whole(1), 8, "Tasks that a meta-gradient averages.")
     learning_rate: float = setting(
         POSITIVE, 2e-3, "Of the outer Adam; falls to zero over the run along a cosine."
@@ -450,6 +496,7 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
     "model": ModelConfig,
     "algorithm": AlgorithmConfig,
+    "pretraining": PretrainingConfig,
     "training": TrainingConfig,
 }
 
@@ -469,8 +516,8 @@ MAY_DIFFER = {
 SECTION_OF = {name: section for section, settings in SETTINGS.items() for name in settings}
 """The section of each setting; no name occurs in two."""
 
-ADDED = ("model",)
-"""Settings that runs of the first version do not name."""
+ADDED = ("model", "pretrain")
+"""Settings that runs of earlier versions do not name."""
 
 FORMER = {
     described.former: name
@@ -488,6 +535,7 @@ class RunConfig:
     data: DataConfig
     model: ModelConfig
     algorithm: AlgorithmConfig
+    pretraining: PretrainingConfig
     training: TrainingConfig
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -528,10 +576,11 @@ def find_parts(values: Mapping[str, Any]) -> Parts:
     dataset = DATASETS.find(chosen("dataset"))
     algorithm = ALGORITHMS.find(chosen("name"))
     # Of what is chosen here, later choices depend on earlier ones.
-    known = Parts(dataset, algorithm, _NONE, _NONE, values.get("learn_strength", "none"))
+    settings = (values.get("learn_strength", "none"), values.get("pretrain", 0))
+    known = Parts(dataset, algorithm, _NONE, _NONE, *settings)
     model = MODELS.find(chosen("model", known))
     solver = SOLVERS.find(chosen("solver", known))
-    return Parts(dataset, algorithm, model, solver, known.learn_strength)
+    return Parts(dataset, algorithm, model, solver, *settings)
 
 
 _NONE = Entry("", "not chosen yet", "builtins:object")
@@ -563,6 +612,7 @@ def defaults(parts: Parts) -> dict[str, Any]:
         "name": parts.algorithm.name,
         "solver": parts.solver.name,
         "learn_strength": parts.learn_strength,
+        "pretrain": parts.pretrain,
     }
     return {
         name: named[name] if name in named else _default(name, described, parts)
@@ -600,6 +650,11 @@ def resolve(given: Given) -> RunConfig:
         raise InputError(
             f"strength in [algorithm] is 0, and {parts.algorithm.name} needs a proximal term",
             allowed=POSITIVE.allowed,
+        )
+    if not whole["steps"] and not parts.pretrain:
+        raise InputError(
+            "steps in [training] is 0, and there is no pretraining either",
+            allowed="1 or more; 0 with --pretrain",
         )
     sections = {
         section: kind(**{name: whole.get(name) for name in SETTINGS[section]})

@@ -9,7 +9,7 @@ import math
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,11 +36,19 @@ VERSIONS = "versions.json"
 PLOT = "plot.png"
 CHECKPOINTS = "checkpoints"
 EVALUATIONS = "evaluations"
+PRETRAINING = "pretraining"
 PACKAGES = ("pullback", "jax", "jaxlib", "numpy", "optax", "equinox")
 
-# What a checkpoint need not agree with: the split itself is compared in place of how it was drawn.
 _NOT_IN_ORIGIN = configs.MAY_DIFFER | {
     *("data.split_by", "data.split_seed", "data.validation_classes", "data.test_classes"),
+}
+_OF_EPISODES = (
+    *("ways", "shots", "queries", "rotations", "reflections", "distortion", "same_alphabet"),
+)
+_NOT_IN_ORIGIN_OF_PRETRAINING = _NOT_IN_ORIGIN | {
+    *(f"data.{name}" for name in _OF_EPISODES),
+    *(f"algorithm.{name}" for name in configs.SETTINGS["algorithm"]),
+    *(f"training.{name}" for name in configs.SETTINGS["training"] if name != "seed"),
 }
 
 Parsed = TypeVar("Parsed")
@@ -154,7 +162,9 @@ class Run:
     def begun(self) -> bool:
         """Whether anything was measured or saved."""
         metrics = self.folder / METRICS
-        saved = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        pretraining = self.folder / PRETRAINING / CHECKPOINTS
+        kept = (self.checkpoints, pretraining)
+        saved = any(each.is_dir() and any(each.iterdir()) for each in kept)
         return saved or (metrics.exists() and (not metrics.is_file() or metrics.stat().st_size > 0))
 
     def check_trained(self) -> None:
@@ -168,6 +178,15 @@ class Run:
                 f"The run {str(self.folder)!r} ended before anything was trained",
                 remedy=f"Go on with it by: {command('train', '--resume', self.folder)}",
             )
+
+    def pretraining(self) -> "Run":
+        """The stage before meta-training, in a folder below this one."""
+        return PretrainingRun(self.folder / PRETRAINING, self.config, self.split, self.summary)
+
+    @property
+    def _not_in_origin(self) -> Set[str]:
+        """What a checkpoint need not agree with: of a split its classes are compared themselves."""
+        return _NOT_IN_ORIGIN
 
     @property
     def checkpoints(self) -> Path:
@@ -185,7 +204,9 @@ class Run:
         Raises:
             InputError: for a link in it.
         """
-        link = find_link(self.checkpoints, self.folder / METRICS)
+        stage = self.folder / PRETRAINING
+        link = find_link(self.checkpoints, self.folder / METRICS, stage)
+        link = link or find_link(stage / CHECKPOINTS, stage / METRICS)
         if link is not None:
             raise InputError(
                 f"{str(link)!r} is a link, and what it points to might be changed or deleted",
@@ -198,7 +219,7 @@ class Run:
             section: {
                 name: value
                 for name, value in values.items()
-                if f"{section}.{name}" not in _NOT_IN_ORIGIN
+                if f"{section}.{name}" not in self._not_in_origin
             }
             for section, values in self.config.to_dict().items()
         }
@@ -216,7 +237,7 @@ class Run:
         if not stored:
             return
         for name, then, now in configs.diff(configs.resolve(stored["settings"]), self.config):
-            if name not in _NOT_IN_ORIGIN:
+            if name not in self._not_in_origin:
                 raise InputError(
                     f"{name} is {now!r} in {str(self.folder / CONFIG)!r}, but the checkpoint was "
                     f"trained with {then!r}",
@@ -236,11 +257,10 @@ class Run:
             StorageError: if the disk refuses it.
         """
         lines = (json.dumps(finite(record), ensure_ascii=False) + "\n" for record in records)
-        with (
-            storage(self.folder / METRICS, "the lines before it are whole"),
-            (self.folder / METRICS).open("a", encoding="utf-8") as stream,
-        ):
-            stream.write("".join(lines))
+        with storage(self.folder / METRICS, "the lines before it are whole"):
+            self.folder.mkdir(exist_ok=True)
+            with (self.folder / METRICS).open("a", encoding="utf-8") as stream:
+                stream.write("".join(lines))
 
     def metrics(self, kind: str | None = None) -> list[dict[str, Any]]:
         """The lines of the metrics; a last one that a crash cut short is passed over.
@@ -324,6 +344,16 @@ class Run:
         for name, value in stored.items():
             read(TEXT, f"{name} in {str(path)!r}", value)
         return stored
+
+
+@dataclass(frozen=True)
+class PretrainingRun(Run):
+    """The folder of a pretraining, which only depends on some of a run's settings."""
+
+    @property
+    def _not_in_origin(self) -> Set[str]:
+        """Whatever the algorithm and its episodes are, the body is pretrained alike."""
+        return _NOT_IN_ORIGIN_OF_PRETRAINING
 
 
 def versions() -> dict[str, str]:

@@ -23,6 +23,7 @@ from pullback.runs.folder import (
     default_folder,
     write_text,
 )
+from pullback.runs.recipes import read_recipe
 from pullback.tasks import ClassSplit
 from pullback.tasks.datasets import DataSummary
 
@@ -33,11 +34,12 @@ class Asked:
 
     Args:
         settings: those given, by section and name; they go before those of ``config``.
-        config: a TOML file of settings, or None.
+        config: a TOML file of settings, or None; they go before those of ``recipe``.
         resume: the folder of a run to go on with; None for a new run.
         out: the folder of a new run; named by what it trains and the time if None.
         minutes: as many meta-steps as fit into this time; None for the number in the settings.
         devices: the most devices of each process to use; all if None.
+        recipe: the name of a recipe, or None.
     """
 
     settings: Given
@@ -46,11 +48,13 @@ class Asked:
     out: Path | None = None
     minutes: float | None = None
     devices: int | None = None
+    recipe: str | None = None
 
     def merged(self, *before: Given) -> dict[str, dict[str, Any]]:
-        """The settings given, over those of the file, over others."""
+        """The settings given, over those of the file, over the recipe's, over others."""
+        recipe = {} if self.recipe is None else read_recipe(self.recipe)
         stored = {} if self.config is None else configs.read_toml(self.config)
-        return configs.merge(*before, stored, self.settings)
+        return configs.merge(*before, recipe, stored, self.settings)
 
 
 def open_run(asked: Asked, say: Callable[[str], None]) -> tuple[Run, Experiment]:
@@ -108,11 +112,12 @@ def _check_new(asked: Asked) -> tuple[RunConfig, Path]:
 
 def _resume(asked: Asked, folder: Path) -> tuple[Run, Experiment]:
     def check_flags() -> None:
-        for flag, value in (("--out", asked.out), ("--minutes", asked.minutes)):
+        flags = {"--out": asked.out, "--minutes": asked.minutes, "--recipe": asked.recipe}
+        for flag, value in flags.items():
             if value is not None:
                 raise InputError(
                     f"{flag} was given with --resume",
-                    remedy="A resumed run keeps its folder and steps",
+                    remedy="A resumed run keeps its folder, its steps and its settings",
                 )
 
     def read() -> dict[str, Any]:

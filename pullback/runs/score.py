@@ -66,7 +66,8 @@ def evaluate_run(
         queries: query examples per class; the run's own if None.
         allow_training_classes: let ``part`` be ``"train"``.
         allow_changed_data: take other examples than the run's own under the names of its classes.
-        baseline: score the initialisation before training in place of a checkpoint.
+        baseline: score the initialisation before meta-training in place of a checkpoint: that of
+            the pretraining, if there was one.
         built: the run's experiment, if it is built already.
         on_block: called with the number of tasks done, and with 0 before the first.
         devices: the most devices to use; all if None.
@@ -93,7 +94,7 @@ def evaluate_run(
     classes = evaluation_classes(run, built, part, data_dir=data_dir)
     digest = None if classes is None else classes.digest()
     if baseline:
-        which, step, theta = "start", 0, built.fresh_state().theta
+        which, step, theta = "start", 0, build.start(run, built).fresh_state().theta
     else:
         step = checkpoint.find(run.checkpoints, which, built.score)
         theta = build.restore(run, built, step).theta

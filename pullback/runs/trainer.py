@@ -1,5 +1,6 @@
 """A run trained: watched, validated, saved, drawn, and taken up again where it was stopped."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,11 +46,13 @@ class Outcome:
         state: the last state.
         stopped: whether it was asked to end early.
         seconds: seconds of training in all sessions, without validations.
+        pretraining: whether it ended before its first meta-step, in the pretraining.
     """
 
     state: TrainState
     stopped: bool
     seconds: float
+    pretraining: bool = False
 
 
 def train_run(
@@ -62,6 +65,8 @@ def train_run(
     devices: int | None = None,
 ) -> Outcome:
     """Train a run to its last step, with validations, checkpoints and a plot.
+
+    A run with a pretraining begins with it, in a folder of its own below the run's.
 
     Where several processes train together, each calls this with the same experiment; process 0
     alone reads and writes the run's folder, and any of them can ask for the end.
@@ -82,7 +87,21 @@ def train_run(
         NumericalError: when the loss or the gradient is not finite; the last good state is saved.
         StorageError: if the disk refuses a write.
     """
+    stage, spent = experiment.pretraining(), (0.0, 0.0)
+    begun = resume and multihost.from_first(lambda: bool(checkpoint.steps(run.checkpoints)))
+    if stage is not None and not begun:
+
+        def pass_on(event: Event) -> None:
+            on_event(Event(event.kind, event.data | {"pretraining": True}))
+
+        before = _Trainer(run.pretraining(), stage, pass_on, should_stop, devices)
+        outcome = before.resume() if resume else before.begin()
+        if outcome.stopped:
+            return dataclasses.replace(outcome, pretraining=True)
+        experiment = dataclasses.replace(experiment, params=outcome.state.theta.params)
+        spent = before.seconds, before.compilation
     trainer = _Trainer(run, experiment, on_event, should_stop, devices)
+    trainer.seconds, trainer.compilation = spent
     return trainer.resume() if resume else trainer.begin()
 
 
@@ -126,13 +145,17 @@ class _Trainer:
         self.last = build.restore(self.run, self.experiment)
         step = int(self.last.step)
         self.run.rewind(step)
-        lines = self.run.metrics("step")
-        spent = lines[-1] if lines else {"seconds": 0.0, "compilation": 0.0}
+        lines = [*self.run.metrics("validation"), *self.run.metrics("step")]
+        spent = max(lines, key=lambda line: line["seconds"]) if lines else self.spent()
         validated = any(line["step"] == step for line in self.run.metrics("validation"))
         return {name: spent[name] for name in ("seconds", "compilation")} | {
             "step": step,
             "validated": validated,
         }
+
+    def spent(self) -> dict[str, float]:
+        """The seconds so far, those of a pretraining among them."""
+        return {"seconds": self.seconds, "compilation": self.compilation}
 
     def should_stop(self) -> bool:
         """Whether any process was asked to end early; all must ask together."""
@@ -228,8 +251,7 @@ class _Trainer:
             "kind": "validation",
             "step": step,
             **summarise(scores),
-            "seconds": self.seconds,
-            "compilation": self.compilation,
+            **self.spent(),
             "validation_seconds": time.perf_counter() - began,
         }
         self.report_flags(step)

@@ -2,6 +2,7 @@
 
 from pullback.registries import DATASETS
 from pullback.tasks.base import Task, TaskDistribution, TaskFamily, WithKeys
+from pullback.tasks.batches import Batches, batches
 from pullback.tasks.class_set import ClassSet
 from pullback.tasks.datasets import gives_classes, load
 from pullback.tasks.episodes import Episodes, episodes
@@ -13,6 +14,7 @@ from pullback.tasks.splits import ClassSplit, draw_split
 
 __all__ = [
     "DATASETS",
+    "Batches",
     "ClassSet",
     "ClassSplit",
     "Episodes",
@@ -21,6 +23,7 @@ __all__ = [
     "TaskDistribution",
     "TaskFamily",
     "WithKeys",
+    "batches",
     "draw_split",
     "episodes",
     "gives_classes",

@@ -4,15 +4,14 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int32, PRNGKeyArray, Shaped, UInt8
+from jaxtyping import Array, Float32, Int32, PRNGKeyArray, Shaped
 
 from pullback.core.errors import InputError, span
-from pullback.registries import STRONGEST_DISTORTION
 from pullback.tasks.base import Task
 from pullback.tasks.class_set import ClassSet
 from pullback.tasks.distortion import distort
+from pullback.tasks.views import check_views, count_views, view
 
-_TURNS = 4
 # Folded in rather than split off: without distortion a key gives the tasks it always gave.
 _DISTORT = 2
 _SAME_ALPHABET = 3
@@ -82,13 +81,9 @@ class Episodes(eqx.Module):
 
         chosen = jax.vmap(choose)(keys, self.counts[rows])
         examples = self.examples[self.starts[rows][:, None] + chosen]
-        views = drawn // classes
-        if self.rotations:
-            examples = _turned(examples, views % _TURNS)
-        if self.reflections:
-            reflected = views >= _views(self.rotations, reflections=False)
-            reflected = reflected[:, None, None, None, None]
-            examples = jnp.where(reflected, examples[..., ::-1, :], examples)
+        examples = view(
+            examples, drawn // classes, rotations=self.rotations, reflections=self.reflections
+        )
         if self.distortion:
             flat = examples.reshape(-1, *examples.shape[2:])
             distorted = distort(flat, jax.random.fold_in(key, _DISTORT), self.distortion)
@@ -96,7 +91,7 @@ class Episodes(eqx.Module):
         return Task(_batch(examples[:, : self.shots]), _batch(examples[:, self.shots :]))
 
     def _draw_classes(self, key: PRNGKeyArray) -> Int32[Array, " ways"]:
-        views = _views(self.rotations, self.reflections)
+        views = count_views(self.rotations, self.reflections)
         luck = jax.random.uniform(key, (len(self.counts) * views,))
         if self.same_alphabet and self.groups is not None:
             # The alphabet of a class drawn at random, so that every class is as likely as ever.
@@ -148,16 +143,11 @@ def episodes(
     for name, value in (("ways", ways), ("shots", shots), ("queries", queries)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} is {value!r}", allowed="a whole number, 1 or more")
-    if not 0 <= distortion <= STRONGEST_DISTORTION:
-        raise InputError(
-            f"distortion is {distortion!r}", allowed=f"numbers from 0 to {STRONGEST_DISTORTION}"
-        )
     if not 0 <= same_alphabet <= 1:
         raise InputError(f"same_alphabet is {same_alphabet!r}", allowed="numbers from 0 to 1")
-    available = len(class_set.classes) * _views(rotations, reflections)
-    kinds = [k for k, on in (("rotations", rotations), ("reflections", reflections)) if on]
+    kinds = check_views(class_set, rotations, reflections, distortion)
+    available = len(class_set.classes) * count_views(rotations, reflections)
     with_views = f" with {' and '.join(kinds)}" if kinds else ""
-    _check_images(class_set, [*kinds, *(["distortion"] if distortion else [])])
     if ways > available:
         raise InputError(
             f"{ways} ways were asked for, but {class_set.name!r} has {available} "
@@ -175,13 +165,8 @@ def episodes(
             remedy="Ask for fewer shots or fewer queries, or leave out the smallest classes",
         )
     numbers = np.unique(class_set.groups, return_inverse=True)[1].astype(np.int32)
-    examples = class_set.examples
-    if not class_set.is_images:
-        examples = examples.astype(np.float32)
     return Episodes(
-        jnp.asarray(examples),
-        jnp.asarray(class_set.starts, jnp.int32),
-        jnp.asarray(class_set.counts, jnp.int32),
+        *place_examples(class_set),
         most,
         ways,
         shots,
@@ -195,25 +180,15 @@ def episodes(
     )
 
 
-def _check_images(class_set: ClassSet, asked: list[str]) -> None:
-    if not asked:
-        return
+def place_examples(
+    class_set: ClassSet,
+) -> tuple[Shaped[Array, "examples *shape"], Int32[Array, " classes"], Int32[Array, " classes"]]:
+    """A data set on the device: its examples, and where those of each class begin and how many."""
+    examples = class_set.examples
     if not class_set.is_images:
-        raise InputError(
-            f"The examples of {class_set.name!r} are no images, and have no {asked[0]}",
-            allowed="data sets of images",
-        )
-    height, width, _ = class_set.shape
-    if "rotations" in asked and height != width:
-        raise InputError(
-            f"Rotations were asked for, but the images are {height}×{width}",
-            allowed="square images",
-        )
-
-
-def _views(rotations: bool, reflections: bool) -> int:
-    """How many classes one class of drawings makes."""
-    return (_TURNS if rotations else 1) * (2 if reflections else 1)
+        examples = examples.astype(np.float32)
+    starts, counts = (jnp.asarray(n, jnp.int32) for n in (class_set.starts, class_set.counts))
+    return jnp.asarray(examples), starts, counts
 
 
 def _distinct(
@@ -239,14 +214,6 @@ def _distinct(
 
 def _highest(luck: Float32[Array, " count"], draws: int) -> Int32[Array, " draws"]:
     return jax.lax.top_k(luck, draws)[1].astype(jnp.int32)
-
-
-def _turned(
-    images: UInt8[Array, "ways examples side side channels"], quarters: Int32[Array, " ways"]
-) -> UInt8[Array, "ways examples side side channels"]:
-    quarters = quarters[:, None, None, None, None]
-    halfway = jnp.where(quarters >= 2, jnp.rot90(images, 2, axes=(2, 3)), images)
-    return jnp.where(quarters % 2 == 1, jnp.rot90(halfway, 1, axes=(2, 3)), halfway)
 
 
 def _batch(

@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -121,7 +122,13 @@ def compare(
     for name in planned:
         train = functools.partial(_train, observer=observer, should_stop=should_stop)
         run, stopped = train(
-            out / name, standing.get(name), built, name, choice.seconds_each, devices=devices
+            out / name,
+            standing.get(name),
+            built,
+            name,
+            choice.seconds_each,
+            others=tuple(standing.values()),
+            devices=devices,
         )
         standing[name] = run
         if stopped:
@@ -172,11 +179,12 @@ def _train(
     name: str,
     seconds_each: float | None,
     *,
+    others: Sequence[Run],
     observer: Observer,
     should_stop: Callable[[], bool],
     devices: int | None,
 ) -> tuple[Run, bool]:
-    resume = run is not None and bool(checkpoint.steps(run.checkpoints))
+    trained = run is not None and bool(checkpoint.steps(run.checkpoints))
     if run is None:
         built[name] = budget.prepare(
             built[name],
@@ -190,19 +198,36 @@ def _train(
         run = Run(folder, built[name].config, built[name].split, built[name].summary)
         run.write()
     steps = run.config.training.steps
-    if resume and checkpoint.steps(run.checkpoints)[-1] == steps:
+    if trained and checkpoint.steps(run.checkpoints)[-1] == steps:
         observer.say(f"{name}: trained already.")
         return run, False
+    _share_pretraining(run, built[name].config.pretraining.pretrain, others)
     with observer.training(built[name].score, steps, name) as on_event:
         outcome = trainer.train_run(
             run,
             built[name],
-            resume=resume,
+            resume=trained or bool(checkpoint.steps(run.pretraining().checkpoints)),
             on_event=on_event,
             should_stop=should_stop,
             devices=devices,
         )
     return run, outcome.stopped
+
+
+def _share_pretraining(run: Run, steps: int | None, others: Sequence[Run]) -> None:
+    """Start from the body that another run has pretrained: theirs would be the same."""
+    stage = run.pretraining()
+    if not steps or stage.folder.exists():
+        return
+    for other in others:
+        source = other.pretraining()
+        if steps in checkpoint.steps(source.checkpoints):
+            with folder.storage(stage.folder, "the run can be begun anew"):
+                part = stage.folder.with_name(f"{stage.folder.name}-copied")
+                shutil.rmtree(part, ignore_errors=True)
+                shutil.copytree(source.folder, part)
+                part.rename(stage.folder)
+            return
 
 
 def _score(
