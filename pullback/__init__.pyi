@@ -37,6 +37,8 @@ from .meta.training import TrainState as TrainState
 from .meta.training import default_optimizer as default_optimizer
 from .meta.training import train as train
 from .models.objectives import Objective as Objective
+from .runs.pretrained import load_pretrained as load_pretrained
+from .runs.pretrained import pack as pack
 from .solvers.base import solve as solve
 from .tasks.base import Task as Task
 from .tasks.base import TaskDistribution as TaskDistribution

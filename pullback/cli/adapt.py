@@ -9,7 +9,11 @@ from pullback.cli import options as o
 
 
 def adapt(
-    run: o.RunFolder,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of a run, as train wrote it.", show_default=False),
+    ] = None,
+    *,
     support: Annotated[
         Path,
         typer.Option(
@@ -29,6 +33,16 @@ def adapt(
             show_default=False,
         ),
     ],
+    pretrained: Annotated[
+        str | None,
+        typer.Option(
+            "--pretrained",
+            help="In place of a run: the name or the folder of a pretrained initialisation, for "
+            "any number of classes.",
+            rich_help_panel="Adaptation",
+            show_default=False,
+        ),
+    ] = None,
     checkpoint: Annotated[
         str,
         typer.Option(
@@ -53,13 +67,20 @@ def adapt(
     For instance:  pullback adapt runs/first --support my/known --query my/unknown
     """
     from pullback.cli import console
+    from pullback.core.errors import InputError
     from pullback.meta import parallel
     from pullback.runs import formatting, predict
-    from pullback.runs.folder import Run
+    from pullback.runs.pretrained import open_trained
 
     parallel.use_host_devices()
     reporter = console.Reporter(quiet, json)
-    opened = Run.open(run)
+    place = run or pretrained
+    if place is None or (run and pretrained):
+        given = "Both were" if place else "Neither was"
+        raise InputError(
+            f"{given} given, a run and --pretrained", allowed="the folder of a run, or --pretrained"
+        )
+    opened = open_trained(place)
     reporter.say("Reading the pictures, adapting to them and classifying; compiling takes longest.")
     record = predict.adapt_to_folders(opened, support, query, which=checkpoint, seed=seed)
     if record["passed_over"]:

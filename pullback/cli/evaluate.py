@@ -38,6 +38,16 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
+    ways: Annotated[
+        int | None,
+        typer.Option(
+            "--ways",
+            help="Classes in a task; others than those trained with need a pretrained "
+            "initialisation, whose head starts at zero.",
+            rich_help_panel="Tasks",
+            show_default="as trained",
+        ),
+    ] = None,
     shots: Annotated[
         int | None,
         typer.Option(
@@ -88,16 +98,17 @@ def evaluate(
     """Score a run on new tasks, on classes it was not trained on.
 
     For instance:  pullback evaluate runs/first --tasks 600
+    or:  pullback evaluate omniglot-5w1s --data-dir DIR --split unseen
     """
     from pullback.cli import console
     from pullback.meta import parallel
     from pullback.runs import build, formatting
-    from pullback.runs.folder import Run
+    from pullback.runs.pretrained import open_trained
     from pullback.runs.score import BASELINE, evaluate_run
 
     parallel.use_host_devices()
     reporter = console.Reporter(quiet, json)
-    opened = Run.open(run)
+    opened = open_trained(run)
     measured = build.summary_of(opened).score
 
     def score(baseline: bool):
@@ -110,6 +121,7 @@ def evaluate(
                 which=checkpoint,
                 seed=seed,
                 data_dir=data_dir,
+                ways=ways,
                 shots=shots,
                 queries=queries,
                 allow_training_classes=allow_training_classes,

@@ -6,13 +6,32 @@ from typing import Annotated, Any
 
 import typer
 
+from pullback import registries as r
 from pullback.cli import options as o
+from pullback.core.errors import unknown_name
+from pullback.core.registry import Registry
+
+LISTS: dict[str, Any] = {
+    "algorithms": r.ALGORITHMS,
+    "datasets": r.DATASETS,
+    "models": r.MODELS,
+    "solvers": r.SOLVERS,
+    "linear-solvers": r.LINEAR_SOLVERS,
+    "activations": r.ACTIVATIONS,
+    "rooms": r.ROOMS,
+    "normalisations": r.NORMALISATIONS,
+    "strategies": r.STRATEGIES,
+    "splits": r.SPLITS,
+    "recipes": (),
+    "pretrained": (),
+}
+"""What can be listed; the last two are looked up when they are asked for."""
 
 Subject = Annotated[
     str,
     typer.Argument(
-        help="Folder of a run, or what to list: algorithms, datasets, models, solvers, "
-        "linear-solvers, activations, rooms, normalisations, strategies or splits.",
+        help="Folder of a run, name of a pretrained initialisation, or what to list: "
+        f"{', '.join(LISTS)}.",
         show_default=False,
     ),
 ]
@@ -26,53 +45,59 @@ def info(subject: Subject, quiet: o.Quiet = False, json: o.Json = False) -> None
     from pullback.cli import console
 
     reporter = console.Reporter(quiet, json)
-    lists = _lists()
-    if subject in lists and not Path(subject).exists():
-        lines = lists[subject]
-        rows = [(name, text) for name, text in lines.items()]
-        reporter.result({"list": subject, "names": lines}, console.table(("name", "what"), rows))
-        return
-    if not Path(subject).exists():
-        from pullback.core.errors import InputError
-
-        raise InputError(
-            f"{subject!r} is neither a folder nor a list",
-            allowed=f"the folder of a run, or {', '.join(lists)}",
+    if subject in LISTS and not Path(subject).exists():
+        lines = _list(subject)
+        reporter.result(
+            {"list": subject, "names": lines}, console.table(("name", "what"), list(lines.items()))
         )
-    _show_run(Path(subject), reporter)
+        return
+    from pullback.runs.pretrained import names
+
+    if not Path(subject).exists() and subject not in names():
+        raise unknown_name("run, pretrained initialisation or list", subject, [*LISTS, *names()])
+    _show_run(subject, reporter)
 
 
-def _lists() -> dict[str, dict[str, str]]:
-    from pullback import registries as r
+def _list(subject: str) -> dict[str, str]:
+    """What there is to choose from, and what each is."""
+    if subject == "recipes":
+        from pullback.runs import recipes
 
-    registered = {
-        "algorithms": r.ALGORITHMS,
-        "datasets": r.DATASETS,
-        "models": r.MODELS,
-        "solvers": r.SOLVERS,
-        "linear-solvers": r.LINEAR_SOLVERS,
-        "activations": r.ACTIVATIONS,
-        "rooms": r.ROOMS,
-    }
-    lists = {
-        name: {n: entry.summary for n, entry in registry.items()}
-        for name, registry in registered.items()
-    }
-    return lists | {
-        "normalisations": r.NORMALISATIONS,
-        "strategies": r.STRATEGIES,
-        "splits": r.SPLITS,
-    }
+        return {name: recipes.purpose(name) for name in recipes.names()}
+    if subject == "pretrained":
+        from pullback.runs import pretrained
+
+        return {name: pretrained.about(name) for name in pretrained.names()}
+    found = LISTS[subject]
+    if isinstance(found, Registry):
+        return {name: entry.summary for name, entry in found.items()}
+    return dict(found)
 
 
-def _show_run(folder: Path, reporter: Any) -> None:
+def _show_run(place: str, reporter: Any) -> None:
     from pullback.runs import build
     from pullback.runs.describe import describe_run
-    from pullback.runs.folder import Run
+    from pullback.runs.pretrained import Packed, open_trained
 
-    run = Run.open(folder)
+    run = open_trained(place)
     record = describe_run(run)
-    reporter.result(record, *_tables(record, build.summary_of(run).score))
+    shown = _tables(record, build.summary_of(run).score)
+    if isinstance(run, Packed):
+        record["card"] = dict(run.card)
+        shown = [_card(run.card), *shown[1:]]
+    reporter.result(record, *shown)
+
+
+def _card(card: Mapping[str, Any]) -> Any:
+    """What a packed initialisation is."""
+    from pullback.cli.console import table
+    from pullback.runs.formatting import duration
+
+    rows = [("name", card["name"]), ("about", card.get("about") or "–")]
+    rows += [("checkpoint", f"step {card['step']}"), ("checksum", card["checksum"])]
+    if card.get("seconds") is not None:
+        rows.append(("training time", duration(card["seconds"])))
+    return table(("", ""), rows, "Pretrained initialisation")
 
 
 def _tables(record: Mapping[str, Any], score: Any) -> list[Any]:

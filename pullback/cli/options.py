@@ -65,7 +65,11 @@ Json = Annotated[
     _option("--json", "Print the result as one JSON document, and nothing else.", _OUTPUT),
 ]
 RunFolder = Annotated[
-    Path, typer.Argument(help="Folder of a run, as train wrote it.", show_default=False)
+    Path,
+    typer.Argument(
+        help="Folder of a run, as train wrote it, or the name of a pretrained initialisation.",
+        show_default=False,
+    ),
 ]
 DrawSeed = Annotated[
     int,

@@ -12,8 +12,9 @@ from pullback.core import results
 from pullback.core.errors import DataError, InputError, NumericalError, check_seed, span
 from pullback.core.results import Verdict
 from pullback.models import cross_entropy
-from pullback.runs import build, checkpoint
+from pullback.runs import build
 from pullback.runs.folder import Run
+from pullback.runs.pretrained import Packed, trained_theta, with_ways
 from pullback.runs.score import describe_normalisation
 from pullback.tasks import read_class_folders
 from pullback.tasks.episodes import as_inputs
@@ -48,7 +49,7 @@ def adapt_to_folders(
     """Adapt a run's initialisation to pictures of new classes, and classify others.
 
     Args:
-        run: a run on images.
+        run: a run on images, or a packed initialisation.
         support: a folder with one sub-folder of pictures per class.
         query: a folder of pictures, or of sub-folders named as the classes.
         which: the checkpoint: ``"best"``, ``"last"`` or a step.
@@ -66,7 +67,7 @@ def adapt_to_folders(
     check_seed(seed)
     run.check_trained()
     summary = build.summary_of(run)
-    ways = run.config.data.ways
+    ways, free = run.config.data.ways, isinstance(run, Packed)
     if run.split is None or ways is None or not summary.images:
         raise InputError(
             f"The run {str(run.folder)!r} is on {run.config.data.dataset!r}, which has no "
@@ -74,24 +75,25 @@ def adapt_to_folders(
             allowed="runs on images",
         )
     pictures, classes = read_class_folders(support, summary.inputs)
-    if len(classes) > ways:
+    if len(classes) > ways and not free:
         raise InputError(
             f"The folder {str(support)!r} holds {len(classes)} classes, but the run tells "
             f"{ways} apart",
             allowed=f"{span(2, ways)} classes",
-            remedy=f"Take fewer, or train a run with --ways {len(classes)}",
+            remedy=f"Take fewer, train a run with --ways {len(classes)}, or take one with free "
+            "ways by --pretrained",
         )
     queries = read_queries(query, classes, summary.inputs)
 
-    built = build.reopen(run)
+    config = with_ways(run, run.config, len(classes) if free else None)
+    built = build.assemble(config, summary.with_ways(config.data.ways), run.split)
 
     def apply(params, x):
         # The last layer has an output per way; those without a class take no part.
         return built.model.apply(params, x)[:, : len(classes)]
 
     algorithm = build.make_algorithm(run.config, cross_entropy(apply))
-    step = checkpoint.find(run.checkpoints, which, built.score)
-    theta = build.restore(run, built, step).theta
+    step, theta = trained_theta(run, built, which)
     labels = np.repeat(np.arange(len(classes)), [len(images) for images in pictures])
     batch = (_inputs(np.concatenate(pictures)), jnp.asarray(labels, jnp.int32))
     phi, report = jax.jit(algorithm.adapt)(theta, batch, jax.random.key(seed))

@@ -1,7 +1,7 @@
 """Scores of a trained run on classes it never saw, by the split that is stored in it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,12 @@ from pullback.core.errors import InputError, check_seed, unknown_name
 from pullback.core.results import Verdict
 from pullback.meta.evaluation import Evaluation
 from pullback.registries import NORMALISATIONS
-from pullback.runs import build, checkpoint
+from pullback.runs import build
 from pullback.runs.build import Experiment
 from pullback.runs.config import SETTINGS, RunConfig
 from pullback.runs.fields import read, whole
 from pullback.runs.folder import Run, check_writable
+from pullback.runs.pretrained import Packed, find_step, trained_theta, with_ways
 from pullback.tasks import ClassSet, TaskDistribution
 
 PARTS = ("test", "validation", "train", "unseen")
@@ -44,6 +45,7 @@ def evaluate_run(
     which: str = "best",
     seed: int = 0,
     data_dir: str | None = None,
+    ways: int | None = None,
     shots: int | None = None,
     queries: int | None = None,
     allow_training_classes: bool = False,
@@ -56,12 +58,13 @@ def evaluate_run(
     """Evaluate a checkpoint of a run, with the inner problem and solver it was trained with.
 
     Args:
-        run: the run.
+        run: the run, or a packed initialisation.
         part: ``"test"``, ``"validation"``, ``"train"`` or ``"unseen"``.
         tasks: number of tasks.
         which: ``"best"`` (by validation), ``"last"`` or a step.
         seed: the same seed gives the same tasks.
         data_dir: read the images from here in place of the run's own folder.
+        ways: classes of a task; the run's own if None. Others need a packed initialisation.
         shots: support examples per class; the run's own if None.
         queries: query examples per class; the run's own if None.
         allow_training_classes: let ``part`` be ``"train"``.
@@ -73,20 +76,31 @@ def evaluate_run(
         devices: the most devices to use; all if None.
 
     Returns:
-        The scores; their record is stored in the run.
+        The scores; their record is stored in the run, though not beside a packed initialisation.
 
     Raises:
         InputError: for parts, checkpoints or data that do not exist or fit, or are not the run's.
         StorageError: if the disk refuses the result.
     """
     run.check_trained()
-    check_writable(run.folder, remedy="Look at its permissions, or copy the run elsewhere")
+    packed = isinstance(run, Packed)
+    if not packed:
+        check_writable(run.folder, remedy="Look at its permissions, or copy the run elsewhere")
     check_part(run, part, allow_training_classes)
     read(whole(2), "tasks", tasks)
     check_seed(seed)
-    config = with_episodes(run.config, shots=shots, queries=queries, data_dir=data_dir)
+    # Whatever can be wrong without the data is found before they are loaded.
+    if baseline and packed:
+        raise InputError(
+            "What a packed initialisation was before its meta-training is not packed",
+            remedy="Leave --baseline out",
+        )
+    if not baseline:
+        find_step(run, which)
+    config = with_ways(run, run.config, ways)
+    config = with_episodes(config, shots=shots, queries=queries, data_dir=data_dir)
     if built is None or config != run.config or allow_changed_data:
-        summary = build.summary_of(run)
+        summary = build.summary_of(run).with_ways(config.data.ways)
         if allow_changed_data:
             summary = dataclasses.replace(summary, digests=None)
         built = build.assemble(config, summary, run.split, build.load_data(config))
@@ -96,8 +110,7 @@ def evaluate_run(
     if baseline:
         which, step, theta = "start", 0, build.start(run, built).fresh_state().theta
     else:
-        step = checkpoint.find(run.checkpoints, which, built.score)
-        theta = build.restore(run, built, step).theta
+        step, theta = trained_theta(run, built, which)
     if on_block is not None:
         on_block(0)
     scores = built.evaluate(
@@ -105,7 +118,8 @@ def evaluate_run(
     )
     record = describe(built, scores) | {"part": part, "checkpoint": which, "step": step}
     record |= {"seed": seed, "data_dir": data_dir, "data": digest, "records": scores.records()}
-    run.store_evaluation(_name(record), record)
+    if not packed:
+        run.store_evaluation(_name(record), record)
     return RunEvaluation(record, scores)
 
 
@@ -218,9 +232,25 @@ def evaluation_classes(
                 f"The run trained or validated on every class{where}",
                 remedy="Give another copy of the data by --data-dir",
             )
+        _check_overlap(run, built.data, wanted)
     else:
         wanted = run.split.classes(part)
     return built.data.select(wanted)
+
+
+def _check_overlap(run: Run, data: ClassSet, wanted: Iterable[str]) -> None:
+    """No class may have been trained or validated on under another name."""
+    digests = (build.summary_of(run).digests or {}).items()
+    assert run.split is not None
+    known = {*run.split.train, *run.split.validation}
+    names = {digest: name for name, digest in digests if name in known}
+    same = [(name, names[data.digests[name]]) for name in wanted if data.digests[name] in names]
+    if same:
+        raise InputError(
+            f"{len(same)} classes have the very examples of classes that the run trained or "
+            f"validated on: {same[0][0]!r} those of {same[0][1]!r}",
+            remedy="Leave them out of the data",
+        )
 
 
 def with_episodes(

@@ -117,6 +117,10 @@ class DataSummary:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"A summary of the data is broken: {error!r}") from None
 
+    def with_ways(self, ways: int | None) -> "DataSummary":
+        """The same for tasks of another number of classes; None where there are no classes."""
+        return self if ways is None else dataclasses.replace(self, outputs=ways)
+
     def changed(self, data: ClassSet) -> list[str]:
         """The classes of a data set whose examples are not those that are summarised here."""
         known = self.digests or {}

@@ -82,7 +82,7 @@ def test_a_folder_is_not_taken_for_a_list(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "solvers").mkdir()
     assert "is no run" in cli("info", "solvers", code=2).stderr
-    assert "neither a folder nor a list" in cli("info", "solver", code=2).stderr
+    assert "Did you mean 'solvers'" in cli("info", "solver", code=2).stderr
 
 
 def test_unknown_commands_and_options_are_refused():
