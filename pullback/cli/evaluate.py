@@ -104,12 +104,14 @@ def evaluate(
     from pullback.meta import parallel
     from pullback.runs import build, formatting
     from pullback.runs.pretrained import open_trained
-    from pullback.runs.score import BASELINE, evaluate_run
+    from pullback.runs.score import BASELINE, check_baseline, evaluate_run
 
     parallel.use_host_devices()
     reporter = console.Reporter(quiet, json)
     opened = open_trained(run)
     measured = build.summary_of(opened).score
+    if baseline:
+        check_baseline(opened)
 
     def score(baseline: bool):
         label = BASELINE if baseline else f"{split} tasks"

@@ -90,12 +90,9 @@ def evaluate_run(
     read(whole(2), "tasks", tasks)
     check_seed(seed)
     # Whatever can be wrong without the data is found before they are loaded.
-    if baseline and packed:
-        raise InputError(
-            "What a packed initialisation was before its meta-training is not packed",
-            remedy="Leave --baseline out",
-        )
-    if not baseline:
+    if baseline:
+        check_baseline(run)
+    else:
         find_step(run, which)
     config = with_ways(run, run.config, ways)
     config = with_episodes(config, shots=shots, queries=queries, data_dir=data_dir)
@@ -158,6 +155,19 @@ def describe_normalisation(config: RunConfig) -> str | None:
         return None
     transductive = "transductive" in NORMALISATIONS[name]
     return f"{name}: {'transductive' if transductive else 'inductive'}"
+
+
+def check_baseline(run: Run) -> None:
+    """Whether the initialisation before meta-training is known.
+
+    Raises:
+        InputError: of a packed one.
+    """
+    if isinstance(run, Packed):
+        raise InputError(
+            "What a packed initialisation was before its meta-training is not packed",
+            remedy="Leave --baseline out",
+        )
 
 
 def check_part(run: Run, part: str, allow_training_classes: bool) -> None:
