@@ -50,6 +50,15 @@ def test_the_skeleton_of_an_algorithm_has_the_gradient_it_promises():
     assert info.code == 0
 
 
+def test_the_example_of_pretraining_runs():
+    (example,) = blocks("docs/pretraining.md")
+    names: dict = {}
+    exec(compile(example, "docs/pretraining.md", "exec"), names)
+    loss = names["body"].history["loss"]
+    assert loss[-20:].mean() < loss[:20].mean() - 0.3
+    assert int(names["result"].state.step) == 5
+
+
 def test_the_examples_of_learned_hyperparameters_run(capsys):
     first, second = blocks("docs/learned.md")
     exec(compile(first, "learned.md", "exec"), {})

@@ -74,7 +74,7 @@ WRONG = [
     ("algorithm", "damping", -1.0, "Allowed: numbers from 0"),
     ("algorithm", "linear_solver", "minre", "Did you mean 'minres'"),
     ("algorithm", "linear_rtol", 1.0, "Allowed: 0 ≤ number < 1"),
-    ("training", "steps", 2.5, "Allowed: whole numbers from 1"),
+    ("training", "steps", 2.5, "Allowed: whole numbers from 0"),
     ("training", "steps", 0, "steps in [training] is 0"),
     ("training", "learning_rate", "fast", "learning_rate in [training] is 'fast'"),
     ("training", "strategy", "pmap", "Did you mean 'map'"),
