@@ -285,7 +285,7 @@ ELIMINATED = {
     "projected 2, CG 2": (Projected(2, rtol=None), CG(2, rtol=0.0)),
     "projected to 5 %, the default CG": (Projected(), ECONOMICAL),
 }
-"""Where the loss knows its linear head; behind the other solvers the head is then eliminated too."""
+"""Where the loss knows its linear head, which is then eliminated behind the others, too."""
 
 
 def newton(problem, start, steps=60):

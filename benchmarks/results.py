@@ -1,0 +1,167 @@
+"""The report of what was reached, from the records of the runs that reached it.
+
+    python -m benchmarks.results add RUN NAME     # results/NAME.json from a run's own folder
+    python -m benchmarks.results report           # docs/results.md and its plots from results/
+
+A record holds the run's settings, its validation curve, its evaluations task by task left out, what
+its certificates said, its seconds and versions. The report has no number that is in no record.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from pullback.core.scores import ACCURACY
+from pullback.runs import describe, plots
+from pullback.runs.folder import Run, read_json, write_json, write_text, write_with
+from pullback.runs.formatting import duration, task_text
+
+ROOT = Path(__file__).parents[1]
+RESULTS, REPORT, PLOT = ROOT / "results", ROOT / "docs" / "results.md", "results.png"
+
+PUBLISHED = {
+    "MAML (Finn et al. 2017)": (98.7, 99.9, 95.8, 98.9),
+    "first-order MAML (Finn et al. 2017)": (98.3, 99.2, 89.4, 97.9),
+    "Reptile (Nichol et al. 2018)": (97.68, 99.48, 89.43, 97.12),
+    "iMAML, gradient descent (Rajeswaran et al. 2019)": (99.16, 99.67, 94.46, 98.69),
+    "iMAML, Hessian-free (Rajeswaran et al. 2019)": (99.50, 99.74, 96.18, 99.14),
+}
+"""In percent: 5-way 1-shot, 5-way 5-shot, 20-way 1-shot, 20-way 5-shot."""
+
+
+def record_of(run, note=None):
+    """What the report needs of a run, from its folder alone."""
+    stage, steps = run.pretraining(), run.metrics("step")
+    tasks = sum(line["count"] for line in steps) * run.config.training.tasks_per_step
+    last = steps[-max(1, len(steps) // 10) :]
+    return {
+        "note": note,
+        "config": run.config.to_dict(),
+        "classes": {p: len(run.split.classes(p)) for p in ("train", "validation", "test")},
+        "validation": curve(run),
+        "pretraining": curve(stage),
+        "evaluations": {
+            name: {k: v for k, v in found.items() if k not in ("records", "data_dir")}
+            for name, found in run.evaluations().items()
+        },
+        "certificate": {
+            "tasks": tasks,
+            "flagged": describe.flagged(run),
+            "errors in the last tenth": {
+                name: sum(line[name] for line in last if name in line) / max(1, len(last))
+                for name in ("inner_error", "linear_error")
+            },
+        },
+        "versions": run.versions(),
+    }
+
+
+def curve(run):
+    names = ("step", "seconds", "compilation", "mean", "interval")
+    return [{n: line[n] for n in names if n in line} for line in run.metrics("validation")]
+
+
+def seconds(record):
+    """Seconds of training, those of the pretraining among them."""
+    lines = record["validation"] or record["pretraining"]
+    return lines[-1]["seconds"] if lines else 0.0
+
+
+def report(records):
+    """The document, in Markdown."""
+    lines = [
+        "# Results",
+        "",
+        "Written by `python -m benchmarks.results report` from the records in `results/`; but for "
+        "those that were published no number below is from anywhere else.",
+        "",
+        "## Omniglot",
+        "",
+        "Trained on Omniglot's background half alone. Each row is one run; intervals are 95 % over "
+        "test tasks. Inductive: each query example is normalised by itself. Transductive: together "
+        "with the others. Hours are those of training on two cores, validations left out.",
+        "",
+        "| task | run | classes split by | score on | accuracy | tasks | pretraining, meta-steps | "
+        "hours | flagged |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, record in records.items():
+        lines += rows(name, record)
+    lines += [
+        "",
+        "What was published, on other splits, most of it transductive, in percent:",
+        "",
+        "| method | 5-way 1-shot | 5-way 5-shot | 20-way 1-shot | 20-way 5-shot |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for method, scores in PUBLISHED.items():
+        lines.append(f"| {method} | {' | '.join(f'{score:g}' for score in scores)} |")
+    lines += ["", f"![Validation of each run against hours]({PLOT})", ""]
+    for name, record in records.items():
+        if record["note"]:
+            lines += [f"**{name}**: {record['note']}", ""]
+    return "\n".join(lines)
+
+
+def rows(name, record):
+    """A line of the table for each evaluation of a run, or one for its validation."""
+    config = record["config"]
+    data, training = config["data"], config["training"]
+    pretrained = config.get("pretraining", {}).get("pretrain", 0)
+    certificate = record["certificate"]
+    flagged = sum(certificate["flagged"].values()) / max(1, certificate["tasks"])
+    kind = "transductive" if config["model"].get("normalisation") == "batch" else "inductive"
+    tail = f"{pretrained:,}, {training['steps']:,} | {seconds(record) / 3600:.2f} | {flagged:.1%}"
+    found = []
+    for score in record["evaluations"].values():
+        what = f"{score['part']} classes"
+        if score.get("checkpoint") == "start":
+            what += ", before meta-training"
+        task = task_text(score.get("ways"), score.get("shots"))
+        number = ACCURACY.text(score["mean"], score["interval"])
+        found.append(
+            f"| {task} | {name} | {data['split_by']} | {what} | {number}, {kind} | "
+            f"{score['tasks']:,} | {tail} |"
+        )
+    return found
+
+
+def draw(records, path):
+    """Validation against hours."""
+    figure = plots.new_figure(8.0, 4.4)
+    panel = figure.subplots()
+    for name, record in records.items():
+        lines = [line for line in (*record["pretraining"], *record["validation"]) if "mean" in line]
+        hours = [line["seconds"] / 3600 for line in lines]
+        panel.plot(hours, [100 * line["mean"] for line in lines], linewidth=1.4, label=name)
+    plots.style(panel, "validation accuracy, %")
+    panel.set_xlabel("hours of training on two cores")
+    panel.set_ylim(bottom=90)
+    write_with(path, lambda temporary: figure.savefig(temporary, dpi=144, format="png"))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    add = commands.add_parser("add", help="make the record of a run")
+    add.add_argument("run", type=Path)
+    add.add_argument("name")
+    add.add_argument("--note", help="what limits it, what did not work")
+    make = commands.add_parser("report", help="write the document")
+    for command in (add, make):
+        command.add_argument("--results", type=Path, default=RESULTS)
+    make.add_argument("--document", type=Path, default=REPORT)
+    arguments = parser.parse_args()
+    if arguments.command == "add":
+        arguments.results.mkdir(exist_ok=True)
+        record = record_of(Run.open(arguments.run), arguments.note)
+        write_json(arguments.results / f"{arguments.name}.json", record)
+        print(json.dumps({"seconds": duration(seconds(record))}))
+        return
+    records = {path.stem: read_json(path) for path in sorted(arguments.results.glob("*.json"))}
+    write_text(arguments.document, report(records))
+    draw(records, arguments.document.with_name(PLOT))
+
+
+if __name__ == "__main__":
+    main()
