@@ -106,6 +106,12 @@ def _tables(record: Mapping[str, Any], score: Any) -> list[Any]:
     from pullback.runs.formatting import duration, evaluation_text, number
 
     rows = [("run", record["run"]), ("meta-steps", f"{record['step']} of {record['steps']}")]
+    if "pretraining" in record:
+        line = record["pretraining"]["last_validation"]
+        text = f"{line.get('step', 0)} of {record['pretraining']['steps']} steps"
+        if "mean" in line:
+            text += f", validation {score.text(line['mean'], line.get('interval'))}"
+        rows.append(("pretraining", text))
     rows.append(("training time", duration(record["seconds"])))
     if "classes" in record:
         sizes = ", ".join(f"{part} {count}" for part, count in record["classes"].items())

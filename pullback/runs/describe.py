@@ -44,6 +44,11 @@ def describe_run(run: Run) -> dict[str, Any]:
         names = ("inner_residual", "linear_residual", "smallest_curvature", "tasks_per_second")
         names += ("inner_error", "linear_error")
         record["last_steps"] = {n: steps[-1][n] for n in names if n in steps[-1]}
+    wanted = run.config.pretraining.pretrain
+    if wanted:
+        lines = run.pretraining().metrics("validation")
+        found = lines[-1] if lines else {}
+        record["pretraining"] = {"steps": wanted, "last_validation": found}
     if run.split is not None:
         record["classes"] = {part: len(run.split.classes(part)) for part in build.PARTS}
     form = run.config.algorithm.learn_strength

@@ -43,7 +43,8 @@ _NOT_IN_ORIGIN = configs.MAY_DIFFER | {
     *("data.split_by", "data.split_seed", "data.validation_classes", "data.test_classes"),
 }
 _OF_EPISODES = (
-    *("ways", "shots", "queries", "rotations", "reflections", "distortion", "same_alphabet"),
+    *("ways", "shots", "queries"),
+    *("rotations", "reflections", "distortion", "same_alphabet"),
 )
 _NOT_IN_ORIGIN_OF_PRETRAINING = _NOT_IN_ORIGIN | {
     *(f"data.{name}" for name in _OF_EPISODES),

@@ -56,6 +56,7 @@ def test_its_metrics_are_kept_apart_and_its_seconds_count(run):
     assert first["seconds"] == before[-1]["seconds"] > 0
     # The same body and the same tasks.
     assert first["mean"] == before[-1]["mean"]
+    assert "20 of 20 steps, validation" in cli("info", run).stdout
 
 
 def test_without_meta_learning_means_pretrained(run, omniglot):
