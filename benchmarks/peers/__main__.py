@@ -59,8 +59,8 @@ def main():
     missing = json.loads(refused.read_text()) if refused.is_file() else {}
     arguments.out.mkdir(parents=True, exist_ok=True)
     texts, record = [about(cores)], {"versions": versions(), "arguments": plain(arguments)}
-    with tempfile.TemporaryDirectory() as folder:
-        given = standard_tables.Given(arguments, report, missing, Path(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        given = standard_tables.Given(arguments, report, missing, Path(scratch))
         for name in arguments.parts:
             report(name)
             text, record[name] = PARTS[name](given)

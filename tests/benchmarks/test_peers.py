@@ -1,5 +1,7 @@
 """The parts of the side-by-side benchmark that can be tested without its peers."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -202,3 +204,18 @@ def test_the_telling_line_of_pip_is_found():
 def test_pins_are_exact():
     assert install.pins()
     assert all("==" in requirement for requirement in install.pins().values())
+
+
+def test_the_tables_and_what_they_are_made_of_are_written(tmp_path, monkeypatch):
+    from benchmarks.peers import __main__ as program
+
+    def part(given):
+        assert given.arguments.repeats == 9
+        return "### A table", {"rows": [1.5]}
+
+    monkeypatch.setitem(program.PARTS, "ceiling", part)
+    monkeypatch.setattr("sys.argv", ["peers", "--parts", "ceiling", "--out", str(tmp_path / "b")])
+    program.main()
+    assert "### A table" in (tmp_path / "b" / "benchmarks.md").read_text()
+    written = json.loads((tmp_path / "b" / "benchmarks.json").read_text())
+    assert written["ceiling"] == {"rows": [1.5]}
