@@ -43,7 +43,7 @@ class ClassSet:
     def of(
         cls,
         name: str,
-        examples: Iterable[Shaped[np.ndarray, "examples *shape"]],
+        examples: Iterable[Shaped[np.ndarray, "_ *shape"]],
         classes: Sequence[str],
         groups: Sequence[str] | None = None,
         parts: Sequence[str] | None = None,

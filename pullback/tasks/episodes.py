@@ -81,9 +81,10 @@ class Episodes(eqx.Module):
 
         chosen = jax.vmap(choose)(keys, self.counts[rows])
         examples = self.examples[self.starts[rows][:, None] + chosen]
-        examples = view(
-            examples, drawn // classes, rotations=self.rotations, reflections=self.reflections
-        )
+        if self.rotations or self.reflections:
+            views = drawn // classes
+            given = {"rotations": self.rotations, "reflections": self.reflections}
+            examples = view(examples, views, **given)
         if self.distortion:
             flat = examples.reshape(-1, *examples.shape[2:])
             distorted = distort(flat, jax.random.fold_in(key, _DISTORT), self.distortion)
