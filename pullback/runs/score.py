@@ -92,7 +92,7 @@ def evaluate_run(
     # Whatever can be wrong without the data is found before they are loaded.
     if baseline:
         check_baseline(run)
-    else:
+    elif packed:
         find_step(run, which)
     config = with_ways(run, run.config, ways)
     config = with_episodes(config, shots=shots, queries=queries, data_dir=data_dir)

@@ -32,7 +32,7 @@ def shown(made):
 def test_the_bar_keeps_the_time_left_at_every_width(width):
     made = reporter(width)
     with made.training(ACCURACY, 20_000, "reptile") as watch:
-        watch(Event("start", {"step": 0}))
+        watch(Event("start", {"step": 0, "steps": 20_000}))
         watch(Event("validation", VALIDATION | {"step": 0}))
         watch(Event("step", STEP | {"step": 1}))
         watch.began -= 60

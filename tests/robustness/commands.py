@@ -45,8 +45,8 @@ COMMANDS = {
     "studied by a seed of 33 bits": (["study", "--seed", "4294967296"], SEEDS),
     "studied by a negative seed": (["study", "--seed", "-1"], SEEDS),
     # Numbers
-    "steps of 64 bits": (sinusoid("--steps", DIGITS), ["steps", DIGITS, "whole numbers from 1"]),
-    "steps of 32 bits": (sinusoid("--steps", "2147483648"), ["whole numbers from 1 to 2147483647"]),
+    "steps of 64 bits": (sinusoid("--steps", DIGITS), ["steps", DIGITS, "whole numbers from 0"]),
+    "steps of 32 bits": (sinusoid("--steps", "2147483648"), ["whole numbers from 0 to 2147483647"]),
     "no steps": (sinusoid("--steps", "0"), ["steps in [training] is 0"]),
     "half a step": (sinusoid("--steps", "0.5"), ["--steps", "Invalid value"]),
     "no tasks": (sinusoid("--tasks-per-step", "0"), ["tasks_per_step", "from 1"]),
