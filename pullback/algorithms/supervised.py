@@ -53,8 +53,8 @@ def supervised(
         then: the algorithm whose ``adapt`` judges the body on new tasks, from a head of zeros.
 
     Returns:
-        The algorithm. θ is a :class:`Pretraining`; a task's query set is a labelled batch, and its
-        support set is not looked at.
+        The algorithm. θ is a named tuple of ``params`` and ``prototypes``; a task's query set is a
+        labelled batch, and its support set is not looked at.
 
     Raises:
         InputError: if the model has no linear head, or a number is out of range; from ``adapt``,

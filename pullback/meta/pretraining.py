@@ -75,12 +75,12 @@ def pretrain(
         batches: from :func:`pullback.tasks.batches`, of the training classes and no others.
         steps: in all, those of ``state`` included.
         key: for the prototypes, and the batches.
-        scale: factor on the cosines (:func:`pullback.algorithms.supervised.supervised`).
+        scale: factor on the cosines (:func:`pullback.algorithms.supervised`).
         smoothing: share of each target that is spread evenly over all labels.
         then: the algorithm by which ``pullback.evaluate`` can judge the state in between.
-        optimizer: an Optax optimiser; :func:`pretraining_optimizer` if None.
+        optimizer: an Optax optimiser; if None AdamW of 3e-3, falling along a cosine.
         state: where to go on from.
-        on_block: as in :func:`pullback.train`, like the others.
+        on_block: as in :func:`pullback.meta.train`, like the others.
         block_ends: a block ends where the step is a multiple of this.
         block_seconds: about how long a block takes, in seconds.
         progress: show a bar.
@@ -89,7 +89,7 @@ def pretrain(
         The final state and the metrics of every step.
 
     Raises:
-        InputError: if the batches are none, or as :func:`pullback.train` does.
+        InputError: if the batches are none, or as :func:`pullback.meta.train` does.
         NumericalError: when a loss or a gradient is NaN or infinite.
     """
     check_type(

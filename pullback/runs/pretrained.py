@@ -301,8 +301,8 @@ def load_pretrained(place: Path | str, ways: int | None = None) -> Pretrained:
         ways: classes of the tasks to come; as trained if None.
 
     Returns:
-        The model, the algorithm and θ: ``phi, report = found.algorithm.adapt(found.theta, support,
-        key)``, then ``found.model.apply(phi, x)``.
+        What ``found.algorithm.adapt(found.theta, support, key)`` and then
+        ``found.model.apply(phi, x)`` need.
 
     Raises:
         InputError: for an unknown name, with the nearest one; a damaged file; or other ways than

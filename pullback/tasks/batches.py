@@ -37,7 +37,7 @@ class Batches(eqx.Module):
 
     @property
     def classes(self) -> int:
-        """The number of labels: of classes, each of their views counted."""
+        """How many labels there are, one for each view of a class."""
         return len(self.counts) * count_views(self.rotations, self.reflections)
 
     def sample(self, key: PRNGKeyArray) -> Task:
@@ -89,7 +89,7 @@ def batches(
             (``pullback.tasks.distortion.distort``); 0 for not at all.
 
     Returns:
-        The source, for :func:`pullback.pretrain`.
+        The source, for :func:`pullback.meta.pretrain`.
 
     Raises:
         InputError: if the size is not positive, the distortion is not from 0 to 2, or what is no
