@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pullback.core.scores import ACCURACY
 from pullback.runs import describe, plots
-from pullback.runs.folder import Run, read_json, write_json, write_text, write_with
+from pullback.runs.folder import Run, read_json, write_json, write_text
 from pullback.runs.formatting import duration, task_text
 
 ROOT = Path(__file__).parents[1]
@@ -104,7 +104,7 @@ def report(records):
 
 
 def rows(name, record):
-    """A line of the table for each evaluation of a run, or one for its validation."""
+    """A line of the table for each evaluation of a run."""
     config = record["config"]
     data, training = config["data"], config["training"]
     pretrained = config.get("pretraining", {}).get("pretrain", 0)
@@ -137,7 +137,7 @@ def draw(records, path):
     plots.style(panel, "validation accuracy, %")
     panel.set_xlabel("hours of training on two cores")
     panel.set_ylim(bottom=90)
-    write_with(path, lambda temporary: figure.savefig(temporary, dpi=144, format="png"))
+    plots.save(figure, path)
 
 
 def main():

@@ -98,7 +98,7 @@ def evaluate(
     """Score a run on new tasks, on classes it was not trained on.
 
     For instance:  pullback evaluate runs/first --tasks 600
-    or:  pullback evaluate omniglot-5w1s --data-dir DIR --split unseen
+    or, of a packed one:  pullback evaluate FOLDER --data-dir DIR --split unseen
     """
     from pullback.cli import console
     from pullback.meta import parallel

@@ -21,8 +21,8 @@ Recipe = Annotated[
     str | None,
     typer.Option(
         "--recipe",
-        help="Settings that were found to work, by name: docs/results.md. Those of --config and "
-        "of the command line go before them.",
+        help="Settings that were found to work, by name (pullback info recipes). Those of --config "
+        "and of the command line go before them.",
         rich_help_panel="Training",
         show_default=False,
     ),

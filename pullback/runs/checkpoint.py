@@ -114,7 +114,7 @@ def restore(
     """
     step = find(folder, which, score)
     leaves = jax.tree.leaves_with_path(like)
-    shapes = {_key(path): np.shape(leaf) for path, leaf in leaves}
+    shapes = {leaf_name(path): np.shape(leaf) for path, leaf in leaves}
     try:
         with _quiet():
             import orbax.checkpoint as ocp
@@ -130,7 +130,7 @@ def restore(
                 tree = reader.restore(place)
         stored = dict(tree["state"])
         check(json.loads(bytes(tree["origin"])) if "origin" in tree else {})
-        _check_precision(step, folder, stored, {_key(path): leaf for path, leaf in leaves})
+        _check_precision(step, folder, stored, {leaf_name(path): leaf for path, leaf in leaves})
     except InputError:
         raise
     # Orbax and TensorStore report a damaged file by many kinds of exception.
@@ -141,7 +141,7 @@ def restore(
             allowed=f"the others are of steps {_listed(others)}" if others else None,
             remedy=f"Remove {str(folder / str(step))!r}",
         ) from error
-    flat = [jnp.asarray(stored[_key(path)], leaf.dtype) for path, leaf in leaves]
+    flat = [jnp.asarray(stored[leaf_name(path)], leaf.dtype) for path, leaf in leaves]
     return jax.tree.unflatten(jax.tree.structure(like), flat)
 
 
@@ -230,13 +230,14 @@ def _item(folder: Path, step: int) -> Path:
     return folder / str(step) / "default"
 
 
-def _key(path: Any) -> str:
+def leaf_name(path: Any) -> str:
+    """What a leaf is called in a file, from its path in the tree."""
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def _arrays(state: Stepped) -> dict[str, np.ndarray]:
     """A flat dictionary, which needs none of this package's classes to be read."""
-    return {_key(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(state)}
+    return {leaf_name(path): np.asarray(leaf) for path, leaf in jax.tree.leaves_with_path(state)}
 
 
 def _args() -> Any:

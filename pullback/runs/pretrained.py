@@ -262,7 +262,7 @@ def trained_theta(run: Run, built: Experiment, which: str | int = "best") -> tup
         )
 
     def leaf(where: Any, fresh: Any) -> Any:
-        name = _key(where)
+        name = checkpoint.leaf_name(where)
         given = stored[name] if name in stored else np.zeros(np.shape(fresh))
         return jnp.asarray(given, fresh.dtype)
 
@@ -328,8 +328,4 @@ def _without_head(built: Experiment, theta: Theta) -> dict[str, Any]:
         body = dataclasses.replace(theta, params=apply.split(theta.params)[0])
     else:
         body = apply.split(theta)[0]
-    return {_key(path): leaf for path, leaf in jax.tree.leaves_with_path(body)}
-
-
-def _key(path: Any) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator="/")
+    return {checkpoint.leaf_name(path): leaf for path, leaf in jax.tree.leaves_with_path(body)}

@@ -75,6 +75,15 @@ def test_a_run_may_end_with_its_pretraining(tmp_path, omniglot):
     assert cli("evaluate", tmp_path / "run", "--tasks", 4, "--json").json["step"] == 0
 
 
+def test_the_smallest_pretraining_with_the_strongest_distortion(tmp_path, omniglot):
+    given = [*OMNIGLOT, "--pretrain", "1", "--pretrain-batch", "1", "--no-pretrain-views"]
+    given += ["--pretrain-distortion", "2", "--data-dir", omniglot, "--out", tmp_path / "run"]
+    given[given.index("--steps") + 1] = "0"
+    cli("train", *given)
+    built, _, last = stage(tmp_path / "run")
+    assert last.theta.prototypes.shape[1] == len(built.split.train)
+
+
 def stopped(config, folder, after):
     built = build.build(config)
     run = Run.create(folder, built.config, built.split, built.summary)
