@@ -51,12 +51,13 @@ def compare(
     from pullback.runs import config as configs
     from pullback.runs.describe import flagged_lines
     from pullback.runs.folder import Run, default_folder
+    from pullback.runs.starting import with_inherited
 
     parallel.use_host_devices(devices)
     reporter = console.Reporter(quiet, json)
     stored = {} if config is None else dict(configs.read_toml(config))
     choice = configs.resolve_comparison(stored.pop("compare", {}), chosen)
-    merged = configs.merge(stored, given)
+    merged = with_inherited(configs.merge(stored, given))
     if choice.seconds_each is not None and "steps" in merged.get("training", {}):
         raise InputError("Both steps and seconds_each were given", allowed="one of them")
     planned = comparing.plan(choice.algorithms, choice.inner, merged)

@@ -313,27 +313,6 @@ def restore(run: Run, built: Experiment, which: str | int = "last") -> TrainStat
     return checkpoint.restore(run.checkpoints, like, which, built.score, check=run.check_origin)
 
 
-def start(run: Run, built: Experiment) -> Experiment:
-    """The experiment as it was before its first meta-step: from a pretrained body, if it has one.
-
-    Args:
-        run: the run.
-        built: its experiment.
-
-    Returns:
-        The experiment.
-
-    Raises:
-        InputError: if the pretraining is not finished, or its checkpoint is broken.
-    """
-    stage = built.pretraining()
-    if stage is None:
-        return built
-    steps = stage.config.training.steps
-    state = restore(run.pretraining(), stage, steps)
-    return dataclasses.replace(built, params=state.theta.params)
-
-
 def build(
     config: RunConfig,
     split: ClassSplit | None = None,

@@ -443,6 +443,12 @@ class TrainingConfig:
     steps: int = setting(
         whole(0), 1000, "Meta-steps in all; 0 to end with the pretraining (--pretrain)."
     )
+    start: str = setting(
+        FOLDER,
+        "",
+        "A run, or a trained initialisation by name or folder, to start from: its parameters, "
+        "with a head of zeros.",
+    )
     tasks_per_step: int = setting(whole(1), 8, "Tasks that a meta-gradient averages.")
     learning_rate: float = setting(
         POSITIVE, 2e-3, "Of the outer Adam; falls to zero over the run along a cosine."
@@ -516,7 +522,7 @@ MAY_DIFFER = {
 SECTION_OF = {name: section for section, settings in SETTINGS.items() for name in settings}
 """The section of each setting; no name occurs in two."""
 
-ADDED = ("model", "pretrain")
+ADDED = ("model", "pretrain", "start")
 """Settings that runs of earlier versions do not name."""
 
 FORMER = {
@@ -655,6 +661,11 @@ def resolve(given: Given) -> RunConfig:
         raise InputError(
             "steps in [training] is 0, and there is no pretraining either",
             allowed="1 or more; 0 with --pretrain",
+        )
+    if parts.pretrain and whole["start"]:
+        raise InputError(
+            "Both --pretrain and --start were given",
+            allowed="one of them: what a run starts from was pretrained before",
         )
     sections = {
         section: kind(**{name: whole.get(name) for name in SETTINGS[section]})

@@ -37,6 +37,7 @@ PLOT = "plot.png"
 CHECKPOINTS = "checkpoints"
 EVALUATIONS = "evaluations"
 PRETRAINING = "pretraining"
+START = "start"
 PACKAGES = ("pullback", "jax", "jaxlib", "numpy", "optax", "equinox")
 
 _NOT_IN_ORIGIN = configs.MAY_DIFFER | {
@@ -188,6 +189,11 @@ class Run:
     def _not_in_origin(self) -> Set[str]:
         """What a checkpoint need not agree with: of a split its classes are compared themselves."""
         return _NOT_IN_ORIGIN
+
+    def lineage(self) -> "list[Run]":
+        """This run, what it started from, what that started from, and so on."""
+        start = self.folder / START
+        return [self, *(Run.open(start).lineage() if (start / CONFIG).is_file() else ())]
 
     @property
     def checkpoints(self) -> Path:

@@ -24,6 +24,7 @@ from pullback.runs.folder import (
     write_text,
 )
 from pullback.runs.recipes import read_recipe
+from pullback.runs.starting import check_start, with_inherited
 from pullback.tasks import ClassSplit
 from pullback.tasks.datasets import DataSummary
 
@@ -83,6 +84,7 @@ def _begin(asked: Asked, say: Callable[[str], None]) -> tuple[Run, Experiment]:
     )
     folder = Path(folders[0])
     built = _build_everywhere(settings, None, asked)
+    agreement.everywhere(lambda: check_start(built), lambda _: None)
     built = budget.prepare(
         built,
         None if asked.minutes is None else 60 * asked.minutes,
@@ -96,7 +98,7 @@ def _begin(asked: Asked, say: Callable[[str], None]) -> tuple[Run, Experiment]:
 
 def _check_new(asked: Asked) -> tuple[RunConfig, Path]:
     """The settings and the folder of a new run."""
-    settings = configs.resolve(asked.merged())
+    settings = configs.resolve(with_inherited(asked.merged()))
     if asked.minutes is not None:
         if "steps" in asked.settings.get("training", {}):
             raise InputError("Both --steps and --minutes were given", allowed="one of them")

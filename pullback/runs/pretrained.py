@@ -26,7 +26,15 @@ from pullback.runs import build, checkpoint
 from pullback.runs.build import Experiment
 from pullback.runs.config import RunConfig
 from pullback.runs.fields import read
-from pullback.runs.folder import Run, check_free, read_json, storage, write_json, write_with
+from pullback.runs.folder import (
+    START,
+    Run,
+    check_free,
+    read_json,
+    storage,
+    write_json,
+    write_with,
+)
 from pullback.runs.records import NAME, TEXT, need
 
 FOLDER = Path(str(resources.files("pullback"))) / "pretrained"
@@ -184,6 +192,13 @@ def pack(
     if config.data.data_dir:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=""))
     Run(folder, config, run.split, build.summary_of(run)).write()
+    place = folder
+    for before in run.lineage()[1:]:
+        # Of what it started from, the classes must be known, not θ.
+        place /= START
+        with storage(place, "the packed folder is not whole"):
+            place.mkdir()
+        Run(place, before.config, before.split, before.summary).write()
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:

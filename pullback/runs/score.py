@@ -1,7 +1,7 @@
 """Scores of a trained run on classes it never saw, by the split that is stored in it."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from pullback.runs.config import SETTINGS, RunConfig
 from pullback.runs.fields import read, whole
 from pullback.runs.folder import Run, check_writable
 from pullback.runs.pretrained import Packed, find_step, trained_theta, with_ways
+from pullback.runs.starting import classes_of, start
 from pullback.tasks import ClassSet, TaskDistribution
 
 PARTS = ("test", "validation", "train", "unseen")
@@ -105,7 +106,7 @@ def evaluate_run(
     classes = evaluation_classes(run, built, part, data_dir=data_dir)
     digest = None if classes is None else classes.digest()
     if baseline:
-        which, step, theta = "start", 0, build.start(run, built).fresh_state().theta
+        which, step, theta = "start", 0, start(run, built).fresh_state().theta
     else:
         step, theta = trained_theta(run, built, which)
     if on_block is not None:
@@ -234,33 +235,39 @@ def evaluation_classes(
     if run.split is None or not isinstance(built.data, ClassSet):
         return None
     if part == "unseen":
-        known = {*run.split.train, *run.split.validation}
-        wanted = tuple(name for name in built.data.classes if name not in known)
+        wanted = _unseen(run, built.data)
         if not wanted:
             where = f" in {data_dir!r}" if data_dir else ""
             raise InputError(
                 f"The run trained or validated on every class{where}",
                 remedy="Give another copy of the data by --data-dir",
             )
-        _check_overlap(run, built.data, wanted)
     else:
         wanted = run.split.classes(part)
     return built.data.select(wanted)
 
 
-def _check_overlap(run: Run, data: ClassSet, wanted: Iterable[str]) -> None:
-    """No class may have been trained or validated on under another name."""
-    digests = (build.summary_of(run).digests or {}).items()
-    assert run.split is not None
-    known = {*run.split.train, *run.split.validation}
-    names = {digest: name for name, digest in digests if name in known}
-    same = [(name, names[data.digests[name]]) for name in wanted if data.digests[name] in names]
+def _unseen(run: Run, data: ClassSet) -> tuple[str, ...]:
+    """The classes that nothing which went into a run was trained or validated on.
+
+    Raises:
+        InputError: if one was, under another name.
+    """
+    names: set[str] = set()
+    digests: dict[str, str] = {}
+    for each in run.lineage():
+        digests |= {digest: name for name, digest in classes_of(each, "train", "validation")}
+        if each.split is not None and each.config.data.dataset == run.config.data.dataset:
+            names |= {*each.split.train, *each.split.validation}
+    wanted = tuple(name for name in data.classes if name not in names)
+    same = [(n, digests[data.digests[n]]) for n in wanted if data.digests[n] in digests]
     if same:
         raise InputError(
             f"{len(same)} classes have the very examples of classes that the run trained or "
             f"validated on: {same[0][0]!r} those of {same[0][1]!r}",
             remedy="Leave them out of the data",
         )
+    return wanted
 
 
 def with_episodes(

@@ -16,6 +16,7 @@ from pullback.meta.training import Block, TrainState
 from pullback.runs import build, checkpoint, plots
 from pullback.runs.build import TRAIN, VALIDATE, Experiment, summarise
 from pullback.runs.folder import Run
+from pullback.runs.starting import start
 
 LINES = 1000
 """About how many lines of step metrics a run has at most."""
@@ -100,6 +101,8 @@ def train_run(
             return dataclasses.replace(outcome, pretraining=True)
         experiment = dataclasses.replace(experiment, params=outcome.state.theta.params)
         spent = before.seconds, before.compilation
+    elif not begun:
+        experiment = start(run, experiment)
     trainer = _Trainer(run, experiment, on_event, should_stop, devices)
     trainer.seconds, trainer.compilation = spent
     return trainer.resume() if resume else trainer.begin()

@@ -25,6 +25,7 @@ from pullback.runs.config import CompareConfig, RunConfig
 from pullback.runs.folder import Run
 from pullback.runs.formatting import task_text
 from pullback.runs.score import BASELINE, describe_normalisation, evaluate_run, with_episodes
+from pullback.runs.starting import check_start
 from pullback.tasks import TaskFamily
 
 MARK = "comparison.json"
@@ -115,6 +116,8 @@ def compare(
         run = standing.get(name)
         summary = run.summary if run else None
         built[name] = build.build(run.config if run else config, split, data, summary)
+        if run is None:
+            check_start(built[name])
         split = built[name].split
         parallel.check_devices(built[name].config.training.tasks_per_step, devices)
     folder.write_json(out / MARK, {"algorithms": list(planned), "inner": choice.inner})
