@@ -6,7 +6,7 @@ import pytest
 from cli_helpers import OMNIGLOT, assert_equal_states, cli, state
 
 from pullback.core.errors import InputError
-from pullback.runs import build, checkpoint, trainer
+from pullback.runs import build, checkpoint, starting, trainer
 from pullback.runs.folder import Run
 
 PRETRAINED = (*OMNIGLOT, "--pretrain", "20", "--pretrain-batch", "16")
@@ -32,7 +32,7 @@ def test_meta_training_starts_from_the_pretrained_body(run):
     assert int(last.step) == 20
     # Alphabets are split as wholes; each class counts eight times.
     assert last.theta.prototypes.shape[1] == 8 * len(built.split.train)
-    start = build.start(Run.open(run), built).params
+    start = starting.start(Run.open(run), built).params
     for one, other in zip(*map(jax.tree.leaves, (start, last.theta.params)), strict=True):
         np.testing.assert_array_equal(one, other)
     assert checkpoint.steps(run / "checkpoints")[-1] == 4
@@ -142,7 +142,7 @@ def test_a_body_pretrained_with_other_settings_is_refused(run, tmp_path):
     opened = Run.open(tmp_path / "run")
     built = build.build(opened.config, opened.split, summary=opened.summary)
     with pytest.raises(InputError, match="pretrain_batch"):
-        build.start(opened, built)
+        starting.start(opened, built)
 
 
 @pytest.mark.parametrize(

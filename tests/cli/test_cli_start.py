@@ -1,0 +1,135 @@
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from cli_helpers import OMNIGLOT, SINUSOID, assert_equal_states, cli, state, theta, write_omniglot
+
+import pullback as pb
+from pullback.runs import build, starting
+from pullback.runs.folder import Run
+
+FEW = ("--queries", "3", "--algorithm", "fomaml", "--inner-steps", "1", "--tasks-per-step", "2")
+FEW += ("--steps", "2", "--validate-every", "2", "--validation-tasks", "4", "--no-rotations")
+
+
+@pytest.fixture(scope="module")
+def run(omniglot_run, omniglot, tmp_path_factory):
+    """Started from a run of three ways, with two."""
+    folder = tmp_path_factory.mktemp("started") / "run"
+    cli(
+        *("train", "--start", omniglot_run, "--ways", 2, *FEW),
+        *("--data-dir", omniglot, "--out", folder),
+    )
+    return folder
+
+
+def body(params):
+    return {path: leaf for path, leaf in params.items() if "linear" not in str(path)}
+
+
+def start_of(folder):
+    opened = Run.open(folder)
+    started = starting.start(opened, build.reopen(opened))
+    return dict(jax.tree.leaves_with_path(started.params))
+
+
+def assert_same(one, other):
+    assert one.keys() == other.keys()
+    for path, leaf in one.items():
+        np.testing.assert_array_equal(leaf, other[path])
+
+
+def test_a_run_starts_from_the_best_of_another_with_a_head_of_zeros(run, omniglot_run):
+    params = start_of(run)
+    assert_same(body(params), body(theta(omniglot_run, "best")))
+    head = [leaf for path, leaf in params.items() if "linear" in str(path)]
+    assert head
+    assert not any(np.any(leaf) for leaf in head)
+
+
+def test_the_model_and_the_split_are_those_it_starts_from(run, omniglot_run):
+    first, then = Run.open(omniglot_run), Run.open(run)
+    assert then.config.model == first.config.model
+    assert then.split == first.split
+    assert then.config.data.ways == 2
+
+
+def test_without_meta_learning_means_what_it_started_from(run, omniglot_run, omniglot, tmp_path):
+    pb.pack(Run.open(omniglot_run), tmp_path / "packed", dtype="float32")
+    given = ("--tasks", 4, "--json", "--data-dir", omniglot)
+    shown = cli("evaluate", run, *given, "--baseline").json["baseline"]
+    alone = cli("evaluate", tmp_path / "packed", *given, "--ways", 2).json
+    assert shown["mean"] == alone["mean"]
+
+
+def test_it_needs_nothing_outside_its_folder(omniglot_run, omniglot, run, tmp_path):
+    shutil.copytree(omniglot_run, tmp_path / "first")
+    given = ("--start", tmp_path / "first", "--ways", 2, *FEW, "--data-dir", omniglot)
+    cli("train", *given, "--out", tmp_path / "run")
+    assert_equal_states(state(tmp_path / "run").theta, state(run).theta)
+    shutil.rmtree(tmp_path / "first")
+    # Interrupted before anything was saved.
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    (tmp_path / "run" / "metrics.jsonl").unlink()
+    cli("train", "--resume", tmp_path / "run")
+    assert_equal_states(state(tmp_path / "run").theta, state(run).theta)
+
+
+def test_what_went_into_it_is_known_when_it_is_packed(run, omniglot_run, omniglot, tmp_path):
+    packed = pb.pack(Run.open(run), tmp_path / "packed")
+    assert [each.split for each in packed.lineage()] == [Run.open(omniglot_run).split] * 2
+    # Trained on other data, it still knows the classes of what it started from.
+    others = write_omniglot(tmp_path / "others", "background", ["Eta", "Iota", "Phi", "Zeta"])
+    cli(
+        *("train", "--start", packed.folder, "--ways", 2, *FEW, "--split-seed", 3),
+        *("--data-dir", others, "--out", tmp_path / "other"),
+    )
+    shutil.move(others / "images_background" / "Eta", tmp_path)
+    seen = Run.open(run).split.train[0].split("/")[0]
+    shutil.copytree(omniglot / "images_background" / seen, others / "images_background" / "New")
+    refused = cli(
+        *("evaluate", tmp_path / "other", "--split", "unseen", "--tasks", 4, "--data-dir", others),
+        code=2,
+    )
+    assert "have the very examples of classes" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--start", "nowhere"), "does not exist"),
+        (("--start", "{run}", "--width", "16"), "with other shapes"),
+        (("--start", "{run}", "--model", "mlp"), "with other shapes"),
+        (("--start", "{run}", "--split-seed", "7"), "classes of the split are among those"),
+        (("--start", "{run}", "--pretrain", "9"), "Both --pretrain and --start"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(
+    given, said, omniglot_run, omniglot, tmp_path
+):
+    given = [str(omniglot_run) if part == "{run}" else part for part in given]
+    refused = cli(
+        *("train", *given, *FEW, "--ways", 2, "--data-dir", omniglot, "--out", tmp_path / "run"),
+        code=2,
+    )
+    assert said in refused.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_tasks_without_classes_have_a_start_too(sinusoid_run, tmp_path):
+    cli("train", *SINUSOID, "--start", sinusoid_run, "--out", tmp_path / "run")
+    started = start_of(tmp_path / "run")
+    known = theta(sinusoid_run, "best")
+    assert any(np.array_equal(leaf, known[path]) and np.any(leaf) for path, leaf in started.items())
+
+
+def test_a_comparison_starts_every_algorithm_there(omniglot_run, omniglot, tmp_path):
+    cli(
+        *("compare", "--algorithms", "fomaml,reptile", "--start", omniglot_run, "--ways", 2),
+        *("--queries", 3, "--steps", 1, "--tasks-per-step", 2, "--validation-tasks", 4),
+        *("--tasks", 4, "--data-dir", omniglot, "--out", tmp_path / "all"),
+    )
+    one, other = (start_of(tmp_path / "all" / name) for name in ("fomaml", "reptile"))
+    assert_same(one, other)
+    assert_same(body(one), body(theta(omniglot_run, "best")))
