@@ -13,8 +13,9 @@ from pathlib import Path
 
 from pullback.core.scores import ACCURACY
 from pullback.runs import describe, plots
-from pullback.runs.folder import Run, read_json, write_json, write_text
+from pullback.runs.folder import START, Run, read_json, write_json, write_text
 from pullback.runs.formatting import duration, task_text
+from pullback.runs.pretrained import CARD
 
 ROOT = Path(__file__).parents[1]
 RESULTS, REPORT, PLOT = ROOT / "results", ROOT / "docs" / "results.md", "results.png"
@@ -32,12 +33,14 @@ PUBLISHED = {
 def record_of(run, note=None):
     """What the report needs of a run, from its folder alone."""
     stage, steps = run.pretraining(), run.metrics("step")
+    card = run.folder / START / CARD
     tasks = sum(line["count"] for line in steps) * run.config.training.tasks_per_step
     last = steps[-max(1, len(steps) // 10) :]
     return {
         "note": note,
         "config": run.config.to_dict(),
         "classes": {p: len(run.split.classes(p)) for p in ("train", "validation", "test")},
+        "start": read_json(card) if card.is_file() else None,
         "validation": curve(run),
         "pretraining": curve(stage),
         "evaluations": {
@@ -62,9 +65,14 @@ def curve(run):
 
 
 def seconds(record):
-    """Seconds of training, those of the pretraining among them."""
+    """Seconds of training, those of the pretraining and of what it started from among them."""
     lines = record["validation"] or record["pretraining"]
-    return lines[-1]["seconds"] if lines else 0.0
+    return seconds_before(record) + (lines[-1]["seconds"] if lines else 0.0)
+
+
+def seconds_before(record):
+    """Seconds that what the run started from had taken."""
+    return (record.get("start") or {}).get("seconds", 0.0)
 
 
 def report(records):
@@ -132,7 +140,7 @@ def draw(records, path):
     panel = figure.subplots()
     for name, record in records.items():
         lines = [line for line in (*record["pretraining"], *record["validation"]) if "mean" in line]
-        hours = [line["seconds"] / 3600 for line in lines]
+        hours = [(seconds_before(record) + line["seconds"]) / 3600 for line in lines]
         panel.plot(hours, [100 * line["mean"] for line in lines], linewidth=1.4, label=name)
     plots.style(panel, "validation accuracy, %")
     panel.set_xlabel("hours of training on two cores")

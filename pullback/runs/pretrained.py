@@ -35,7 +35,7 @@ from pullback.runs.folder import (
     write_json,
     write_with,
 )
-from pullback.runs.records import NAME, TEXT, need
+from pullback.runs.records import FINITE, NAME, TEXT, need
 
 FOLDER = Path(str(resources.files("pullback"))) / "pretrained"
 """Where those that come with the package are."""
@@ -114,9 +114,10 @@ def _open_packed(folder: Path) -> Packed:
     run = Run.open(folder)
     card = read_json(folder / CARD)
     with _broken(folder / CARD):
-        need(card, ("name", "checksum", "step"))
+        need(card, ("name", "checksum", "step", "seconds"))
         for name in ("name", "checksum"):
             read(TEXT, name, card[name])
+        read(FINITE, "seconds", card["seconds"])
         read(NAME, "about", card.get("about"))
     found = _checksum(folder / THETA)
     if found != card["checksum"]:
@@ -212,7 +213,7 @@ def pack(
         "checksum": _checksum(folder / THETA),
         "dtype": dtype,
         "step": step,
-        "seconds": lines[-1]["seconds"] if lines else None,
+        "seconds": (lines[-1]["seconds"] if lines else 0.0) + _seconds_before(run),
         "validation": lines[-1] if lines else None,
         "trained_with": run.versions(),
         "evaluations": [
@@ -225,6 +226,12 @@ def pack(
     packed = open_trained(folder)
     assert isinstance(packed, Packed)
     return packed
+
+
+def _seconds_before(run: Run) -> float:
+    """Seconds that all which a run started from had taken."""
+    card = run.folder / START / CARD
+    return read_json(card)["seconds"] if card.is_file() else 0.0
 
 
 def find_step(run: Run, which: str | int = "best") -> int:

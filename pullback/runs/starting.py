@@ -1,4 +1,4 @@
-"""What a run starts from: fresh parameters, its own pretraining, or an initialisation trained before.
+"""What a run starts from: fresh parameters, its own pretraining, or a trained initialisation.
 
 The last is kept in the run, packed, so that the run needs nothing outside its folder to be resumed,
 and knows the classes of all that went into it.
