@@ -18,7 +18,7 @@ SINUSOID = (
     *("--steps", "12", "--validate-every", "5", "--validation-tasks", "4"),
 )
 PICTURES = (
-    *("--dataset", "omniglot", "--ways", "3", "--queries", "3", "--width", "8"),
+    *("--dataset", "omniglot", "--ways", "3", "--queries", "3", "--model", "mlp", "--hidden", "8"),
     *("--validation-classes", "3", "--test-classes", "3", "--no-rotations"),
 )
 OMNIGLOT = (

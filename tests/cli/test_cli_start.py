@@ -3,7 +3,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from cli_helpers import SINUSOID, assert_equal_states, cli, state, theta, write_omniglot
+from cli_helpers import SINUSOID, assert_equal_states, cli, state, write_omniglot
 
 import pullback as pb
 from pullback.runs import build, starting
@@ -25,28 +25,34 @@ def run(omniglot_run, omniglot, tmp_path_factory):
     return folder
 
 
-def body(params):
-    return {path: leaf for path, leaf in params.items() if "linear" not in str(path)}
+def parts(built, params):
+    """The arrays of the body and of the head."""
+    return [jax.tree.leaves(part) for part in built.model.apply.split(params)]
 
 
 def start_of(folder):
-    opened = Run.open(folder)
-    started = starting.start(opened, build.reopen(opened))
-    return dict(jax.tree.leaves_with_path(started.params))
+    run = Run.open(folder)
+    built = build.reopen(run)
+    return parts(built, starting.start(run, built).params)
 
 
-def assert_same(one, other):
-    assert one.keys() == other.keys()
-    for path, leaf in one.items():
-        np.testing.assert_array_equal(leaf, other[path])
+def best_of(folder):
+    run = Run.open(folder)
+    built = build.reopen(run)
+    return parts(built, p.trained_theta(run, built)[1])
+
+
+def assert_starts_from(run, first):
+    """From its best body, and a head of zeros."""
+    body, head = start_of(run)
+    for one, other in zip(body, best_of(first)[0], strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert not any(np.any(leaf) for leaf in head)
 
 
 def test_a_run_starts_from_the_best_of_another_with_a_head_of_zeros(run, omniglot_run):
-    params = start_of(run)
-    assert_same(body(params), body(theta(omniglot_run, "best")))
-    head = [leaf for path, leaf in params.items() if "linear" in str(path)]
-    assert head
-    assert not any(np.any(leaf) for leaf in head)
+    assert_starts_from(run, omniglot_run)
+    assert any(np.any(leaf) for leaf in best_of(omniglot_run)[1])
 
 
 def test_the_model_and_the_split_are_those_it_starts_from(run, omniglot_run):
@@ -100,8 +106,8 @@ def test_what_went_into_it_is_known_when_it_is_packed(run, omniglot_run, omniglo
     ("given", "said"),
     [
         (("--start", "nowhere"), "does not exist"),
-        (("--start", "{run}", "--width", "16"), "with other shapes"),
-        (("--start", "{run}", "--model", "mlp"), "with other shapes"),
+        (("--start", "{run}", "--hidden", "16"), "with other shapes"),
+        (("--start", "{run}", "--model", "conv4"), "with other shapes"),
         (("--start", "{run}", "--split-seed", "7"), "classes of the split are among those"),
         (("--start", "{run}", "--pretrain", "9"), "Both --pretrain and --start"),
     ],
@@ -120,12 +126,7 @@ def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(
 
 def test_tasks_without_classes_have_a_start_too(sinusoid_run, tmp_path):
     cli("train", *SINUSOID, "--start", sinusoid_run, "--out", tmp_path / "run")
-    started, first = start_of(tmp_path / "run"), Run.open(sinusoid_run)
-    _, found = p.trained_theta(first, build.reopen(first))
-    known = dict(jax.tree.leaves_with_path(found))
-    moved = {path: leaf for path, leaf in started.items() if np.any(leaf)}
-    assert moved
-    assert_same(moved, {path: known[path] for path in moved})
+    assert_starts_from(tmp_path / "run", sinusoid_run)
 
 
 def test_a_comparison_starts_there(omniglot_run, omniglot, tmp_path):
@@ -135,4 +136,4 @@ def test_a_comparison_starts_there(omniglot_run, omniglot, tmp_path):
         *("--inner-steps", 1, "--solver", "gradient-descent", "--strength", 0),
         *("--validation-tasks", 4, "--tasks", 4, "--data-dir", omniglot, "--out", tmp_path / "all"),
     )
-    assert_same(body(start_of(tmp_path / "all" / "fomaml")), body(theta(omniglot_run, "best")))
+    assert_starts_from(tmp_path / "all" / "fomaml", omniglot_run)
