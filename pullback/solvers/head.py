@@ -38,7 +38,7 @@ NEWTON_STEPS = 30
 HALVINGS = 10
 """The shortest Newton step that is tried is ½ to this power of the whole one."""
 
-DENSE = 600
+DENSE = 100
 """Up to so many unknowns a Newton system is factored, beyond it is solved by CG."""
 
 FORMS = ("auto", "dual", "primal")
