@@ -1,6 +1,7 @@
 """The report of what was reached, from the records of the runs that reached it.
 
     python -m benchmarks.results add RUN NAME     # results/NAME.json from a run's own folder
+    python -m benchmarks.results compared OUT     # results/compared/ from benchmarks.methods
     python -m benchmarks.results report           # docs/results.md and its plots from results/
 
 A record holds the run's settings, its validation curve, its evaluations task by task left out, what
@@ -19,6 +20,7 @@ from pullback.runs.pretrained import CARD
 
 ROOT = Path(__file__).parents[1]
 RESULTS, REPORT, PLOT = ROOT / "results", ROOT / "docs" / "results.md", "results.png"
+COMPARED, CURVES = "compared", "methods.png"
 
 PUBLISHED = {
     "MAML (Finn et al. 2017)": (98.7, 99.9, 95.8, 98.9),
@@ -75,8 +77,8 @@ def seconds_before(record):
     return (record.get("start") or {}).get("seconds", 0.0)
 
 
-def report(records):
-    """The document, in Markdown."""
+def report(records, compared=None):
+    """The document, in Markdown; with the comparison of methods if there is one."""
     lines = [
         "# Results",
         "",
@@ -108,7 +110,61 @@ def report(records):
     for name, record in records.items():
         if record["note"]:
             lines += [f"**{name}**: {record['note']}", ""]
+    if compared is not None:
+        lines += comparison(compared)
     return "\n".join(lines)
+
+
+def comparison(compared):
+    """The section of the methods side by side."""
+    data, seeds = compared["config"]["data"], compared["seeds"]
+    task = task_text(data["ways"], data["shots"])
+    lines = [
+        "## Methods side by side",
+        "",
+        f"{task} on {data['dataset']}, classes split by {data['split_by']}: the same model, "
+        f"episodes and {compared['minutes']:g} minutes for each training, compilation and "
+        f"validations left out; {seeds} seeds. Tuned is each method's inner step size or λ, on "
+        "validation classes. From the body: of the same supervised pretraining, whose time is not "
+        "in the minutes. Mean of the seeds on test classes, and their range.",
+        "",
+        "| method | from | tuned | test accuracy, % | range | meta-steps |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in compared["methods"]:
+        tests = [100 * run["test"]["mean"] for run in row["runs"]]
+        steps = [run["curve"][-1]["step"] for run in row["runs"]]
+        lines.append(
+            f"| {row['method']} | {row['from']} | {row['tuned']} {row['best']:g} | "
+            f"{sum(tests) / len(tests):.2f} | {min(tests):.2f} to {max(tests):.2f} | "
+            f"{sum(steps) / len(steps):,.0f} |"
+        )
+    for name, found in compared["without meta-training"].items():
+        number = f"{100 * found['mean']:.2f}"
+        lines.append(f"| {name} | – | – | {number} | ± {100 * found['interval']:.2f} | 0 |")
+    return [*lines, "", f"![Validation of each method]({CURVES})", ""]
+
+
+def draw_comparison(compared, path):
+    """Validation against seconds and against meta-steps, the mean of the seeds."""
+    figure = plots.new_figure(9.0, 6.4)
+    starts = sorted({row["from"] for row in compared["methods"]})
+    panels = figure.subplots(len(starts), 2, squeeze=False, sharey="row")
+    for row in compared["methods"]:
+        curves = [run["curve"] for run in row["runs"]]
+        shortest = min(map(len, curves))
+        for column, name in enumerate(("seconds", "step")):
+            at, height = (
+                [sum(curve[i][key] for curve in curves) / len(curves) for i in range(shortest)]
+                for key in (name, "mean")
+            )
+            panel = panels[starts.index(row["from"])][column]
+            panel.plot(at, [100 * mean for mean in height], linewidth=1.4, label=row["method"])
+    for start, line in zip(starts, panels, strict=True):
+        for panel, name in zip(line, ("seconds", "meta-steps"), strict=True):
+            plots.style(panel, f"from {start}: validation, %")
+            panel.set_xlabel(name)
+    plots.save(figure, path)
 
 
 def rows(name, record):
@@ -156,7 +212,9 @@ def main():
     add.add_argument("name")
     add.add_argument("--note", help="what limits it, what did not work")
     make = commands.add_parser("report", help="write the document")
-    for command in (add, make):
+    take = commands.add_parser("compared", help="take what benchmarks.methods wrote")
+    take.add_argument("out", type=Path)
+    for command in (add, take, make):
         command.add_argument("--results", type=Path, default=RESULTS)
     make.add_argument("--document", type=Path, default=REPORT)
     arguments = parser.parse_args()
@@ -166,9 +224,17 @@ def main():
         write_json(arguments.results / f"{arguments.name}.json", record)
         print(json.dumps({"seconds": duration(seconds(record))}))
         return
+    kept = arguments.results / COMPARED / "methods.json"
+    if arguments.command == "compared":
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        write_json(kept, read_json(arguments.out / kept.name))
+        return
     records = {path.stem: read_json(path) for path in sorted(arguments.results.glob("*.json"))}
-    write_text(arguments.document, report(records))
+    compared = read_json(kept) if kept.exists() else None
+    write_text(arguments.document, report(records, compared))
     draw(records, arguments.document.with_name(PLOT))
+    if compared is not None:
+        draw_comparison(compared, arguments.document.with_name(CURVES))
 
 
 if __name__ == "__main__":
