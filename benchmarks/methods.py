@@ -1,6 +1,7 @@
 """The methods side by side: same model, episodes and seconds, from scratch and from one body.
 
     python -m benchmarks.methods OUT --data-dir DIR [--start PLACE] [--minutes 4] [--seeds 3]
+                                 [--config FILE]
 
 Each method trains for the same time, compilation and validations left out, once for each seed. Its
 inner step size (for iMAML its λ) is the best on validation of those in METHODS, in trainings of a
@@ -39,6 +40,9 @@ METHODS = {
 }
 """Of each method its settings, the one that is tuned, and the values tried."""
 
+FRESH_MODEL = {"groups": 1}
+"""The model's settings where it starts from scratch; else it is the body's."""
+
 SCRATCH_STEPS, SCRATCH_RATE = 100, 0.1
 
 
@@ -47,7 +51,7 @@ def configuration(arguments, method, tuned, seed, start):
     algorithm, name, _ = METHODS[method]
     given = {
         "data": {
-            "dataset": arguments.dataset,
+            "dataset": "omniglot",
             "data_dir": arguments.data_dir,
             "split_by": "character",
             "queries": 10,
@@ -63,7 +67,9 @@ def configuration(arguments, method, tuned, seed, start):
         },
     }
     if not start:
-        given["model"] = {"groups": 1}
+        given["model"] = FRESH_MODEL
+    if arguments.config is not None:
+        given = configs.merge(given, configs.read_toml(arguments.config))
     return configs.resolve(with_inherited(given))
 
 
@@ -190,8 +196,8 @@ def from_scratch(built):
 def main():
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--dataset", default="omniglot")
     parser.add_argument("--data-dir", default="")
+    parser.add_argument("--config", type=Path, help="settings that go before those above, as TOML")
     parser.add_argument("--start", default="", help="a run or a trained initialisation")
     parser.add_argument("--minutes", type=float, default=4.0, help="of each training")
     parser.add_argument("--seeds", type=int, default=3)

@@ -1,5 +1,6 @@
 """What the benchmarks of a run's inner problems start from."""
 
+import json
 import shutil
 
 import jax
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 from cli_helpers import OMNIGLOT, cli
 
-from benchmarks import hessians, results
+from benchmarks import hessians, methods, results
 from pullback.core.scores import ACCURACY
+from pullback.runs import build
 from pullback.runs.folder import Run
 
 
@@ -54,3 +56,68 @@ def test_the_report_has_the_numbers_of_the_runs_it_is_made_of(
 
 def _in(folder):
     return ["--results", str(folder / "results")]
+
+
+FEW = """
+[data]
+ways = 3
+queries = 3
+reflections = false
+rotations = false
+distortion = 0.0
+split_by = "alphabet"
+validation_classes = 3
+test_classes = 3
+[model]
+model = "mlp"
+hidden = [8]
+[training]
+tasks_per_step = 2
+"""
+
+
+def test_methods_are_set_side_by_side_from_scratch_and_from_a_body(
+    omniglot_run, omniglot, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(methods, "METHODS", {"FOMAML": methods.METHODS["FOMAML"]})
+    monkeypatch.setattr(methods, "SCRATCH_STEPS", 2)
+    # The fixtures' model in place of Conv4, whose setting it has no use for.
+    monkeypatch.setattr(methods, "FRESH_MODEL", {})
+    (tmp_path / "few.toml").write_text(FEW)
+    out = str(tmp_path / "out")
+    given = ["methods", out, "--data-dir", str(omniglot), "--start", str(omniglot_run)]
+    given += ["--config", str(tmp_path / "few.toml")]
+    given += ["--minutes", "0.002", "--seeds", "1", "--tasks", "4"]
+    monkeypatch.setattr("sys.argv", given)
+    methods.main()
+    found = json.loads((tmp_path / "out" / "methods.json").read_text())
+    assert [row["from"] for row in found["methods"]] == ["scratch", "body"]
+    for row in found["methods"]:
+        assert row["best"] in methods.RATES
+        assert f"{row['best']:g}" == max(row["tuning"], key=row["tuning"].get)
+        assert 0 <= row["runs"][0]["test"]["mean"] <= 1
+        run = Run.open(tmp_path / "out" / row["from"] / "FOMAML-seed0")
+        assert run.config.algorithm.inner_learning_rate == row["best"]
+    assert len(found["without meta-training"]) == 2
+    for argv in (["compared", out], ["report", "--document", str(tmp_path / "results.md")]):
+        monkeypatch.setattr("sys.argv", ["results", *argv, *_in(tmp_path)])
+        results.main()
+    text = (tmp_path / "results.md").read_text()
+    mean = 100 * found["methods"][1]["runs"][0]["test"]["mean"]
+    assert f"| FOMAML | body | inner_learning_rate {row['best']:g} | {mean:.2f} |" in text
+    assert (tmp_path / "methods.png").stat().st_size > 1000
+
+
+def test_the_nearest_mean_is_that_of_the_features(omniglot_run):
+    run = Run.open(omniglot_run)
+    built = build.build(run.config, run.split, summary=run.summary)
+    params, hits = methods.nearest_mean(built, built.params)
+    task = built.tasks("test").sample(jax.random.key(0))
+    body, _ = built.model.apply.split(params)
+    (x, y), (queries, labels) = task.support, task.query
+    features = np.asarray(built.model.apply.features(body, x))
+    means = np.stack([features[np.asarray(y) == c].mean(0) for c in range(3)])
+    means /= np.linalg.norm(means, axis=1, keepdims=True)
+    nearest = (np.asarray(built.model.apply.features(body, queries)) @ means.T).argmax(1)
+    expected = np.mean(nearest == np.asarray(labels))
+    assert float(hits(params, task, None)) == pytest.approx(expected)

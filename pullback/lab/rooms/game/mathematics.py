@@ -26,6 +26,7 @@ from pullback.models import cross_entropy
 from pullback.runs import build, checkpoint
 from pullback.runs.config import RunConfig, resolve
 from pullback.runs.folder import Run
+from pullback.runs.pretrained import load_pretrained
 from pullback.solvers import Projected
 from pullback.tasks import ClassSet, load_glyphs
 from pullback.tasks.images import DRAWING, SIDE, shrink
@@ -172,6 +173,24 @@ def load_run(summary: RunSummary, cache_dir: Path | str | None = None) -> Player
     if run.config.data.dataset == images.name and run.split is not None:
         images = images.select(run.split.test)
     return Player(summary.name, run.config, theta, images, {"step": step})
+
+
+def load_shipped(name: str, cache_dir: Path | str | None = None) -> Player:
+    """A trained initialisation that comes with the package, as a player.
+
+    Args:
+        name: one of :func:`pullback.runs.pretrained.names`.
+        cache_dir: folder of the glyphs' cache; None for the user's.
+
+    Returns:
+        The player. Rounds are drawn from glyphs.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    found = load_pretrained(name, ways=CLASSES)
+    facts = {"about": found.card.get("about") or ""}
+    return Player(name, found.config, found.theta, load_glyphs(cache_dir=cache_dir), facts)
 
 
 def rasterise(strokes: Sequence[Any], width: float) -> UInt8[np.ndarray, "28 28"]:

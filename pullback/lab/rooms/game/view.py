@@ -19,6 +19,7 @@ from pullback.lab.rooms.game.answer_panel import NAMES, ROUNDS, answer_panel
 from pullback.lab.rooms.game.mathematics import CLASSES, Answer, Player, Round
 from pullback.lab.run_summaries import RunSummary, read_runs
 from pullback.lab.session import Session
+from pullback.runs import pretrained
 
 SMALL = "a small model, trained here"
 BLANK = np.zeros((28, 28), np.uint8)
@@ -91,6 +92,7 @@ class _View:
         self.images = [BLANK] * (CLASSES + 1)
         self.buttons = [pn.widgets.Button(label=f"It is {n}", visible=False) for n in NAMES]
         self._load_run = session.updater(mathematics.load_run, self._ready, self._no_player)
+        self._load_shipped = session.updater(mathematics.load_shipped, self._ready, self._no_player)
         self._update_answer = session.updater(compute, self._answered, self._no_answer)
         self._update_round = session.updater(mathematics.draw_round, self._drawn, self._no_answer)
         self._watch()
@@ -137,29 +139,33 @@ class _View:
     def _begin(self) -> None:
         self._show_status("Looking for who plays …")
         if self.session.run is None:
-            self._train()
+            self._offer()
         else:
             find_runs = self.session.updater(read_runs, self._found, self._not_found)
             find_runs(self.session.run)
 
     def _found(self, runs: tuple[RunSummary, ...]) -> None:
         self.runs = {run.name: run for run in mathematics.playable(runs)}
-        if not self.runs:
-            self._train()
-            return
-        self.choice.param.update(
-            options=[*self.runs, SMALL], value=next(iter(self.runs)), visible=True
-        )
-        self._chosen(self.choice.value)
+        self._offer()
 
     def _not_found(self, error: Exception) -> None:
-        self._train()
+        self._offer()
+
+    def _offer(self) -> None:
+        """Runs first, then what comes with the package, and a small model in any case."""
+        options = [*self.runs, *(n for n in pretrained.names() if n not in self.runs), SMALL]
+        unchanged = self.choice.value == options[0]
+        self.choice.param.update(options=options, value=options[0], visible=len(options) > 1)
+        if unchanged:
+            self._chosen(options[0])
 
     def _chosen(self, name: str) -> None:
         self.player = None
         if name in self.runs:
             self._show_status(f"Reading {escape(name)} …")
             self._load_run(self.runs[name])
+        elif name in pretrained.names():
+            self._load_shipped(name)
         else:
             self._train()
 
@@ -193,6 +199,10 @@ class _View:
                 f"A small model plays, trained on this machine {when}: {facts['steps']} meta-steps "
                 f"and a test in {facts['seconds']:.0f} s; {100 * facts['accuracy']:.0f} ± "
                 f"{100 * facts['interval']:.0f} % right on classes it has not seen."
+            )
+        elif "about" in facts:
+            self._show_status(
+                f"{escape(player.title)} plays, which comes with pullback. {escape(facts['about'])}"
             )
         else:
             data = player.config.data
