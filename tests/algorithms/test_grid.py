@@ -1,4 +1,7 @@
-"""Every algorithm with every inner solver, linear solver and form of Λ that fit together."""
+"""Every algorithm with every inner solver, linear solver and form of Λ that fit together.
+
+Of the implicit ones every two of the three together: the forms of Λ are dealt in turn.
+"""
 
 import itertools
 
@@ -25,10 +28,12 @@ FORMS = ("scalar", "per leaf", "diagonal")
 SHORT = {"gradient descent": GradientDescent(60, 0.2), "momentum": GradientDescent(30, 0.1, 0.5)}
 
 IMPLICIT = [
-    (name, *rest)
+    (name, inner, linear, FORMS[(i + j) % len(FORMS)])
     for name in ALGORITHMS
     if ALGORITHMS[name].implicit
-    for rest in itertools.product(REPRESENTATIVE, LINEAR_SOLVERS, FORMS)
+    for (i, inner), (j, linear) in itertools.product(
+        enumerate(REPRESENTATIVE), enumerate(LINEAR_SOLVERS)
+    )
 ]
 EXPLICIT = [
     (name, solver, form)

@@ -156,7 +156,9 @@ def as_of_version_0_1(run):
     settings = (run / "config.toml").read_text()
     for now, then in (("reflections", "mirrors"), ("same_alphabet", "kindred")):
         settings = settings.replace(now, then)
-    lines = [line for line in settings.splitlines() if not line.startswith("model = ")]
+    usual = configs.resolve({"data": {"dataset": Run.open(run).config.data.dataset}}).model.model
+    added = (f'model = "{usual}"', "pretrain = ", "start = ")
+    lines = [line for line in settings.splitlines() if not line.startswith(added)]
     (run / "config.toml").write_text("\n".join(lines))
     (run / "data.json").unlink()
 
