@@ -13,10 +13,14 @@ import jax
 import pytest
 from jax._src import compiler
 
-EMITTERS = "xla_cpu_use_fusion_emitters"
-"""XLA's MLIR pipeline for every fusion; without it the LLVM code is written directly."""
+OPTIONS = {"xla_cpu_use_fusion_emitters": False, "xla_cpu_parallel_codegen_split_count": 1}
+"""No MLIR pipeline for every fusion: the LLVM code is written directly. No parts of a program that
+are compiled side by side: the other core has tests of its own."""
 
-ENVIRONMENT = {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "XLA_FLAGS": f"--{EMITTERS}=false"}
+ENVIRONMENT = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "XLA_FLAGS": " ".join(f"--{name}={str(value).lower()}" for name, value in OPTIONS.items()),
+}
 """The settings of ``cheaply`` for a process that a test starts."""
 
 
@@ -26,7 +30,7 @@ def cheaply():
     usual = compiler.get_compile_options
 
     def options(*args, env_options_overrides=None, **kwargs):
-        given = {EMITTERS: False} | (env_options_overrides or {})
+        given = OPTIONS | (env_options_overrides or {})
         return usual(*args, env_options_overrides=given, **kwargs)
 
     before = jax.config.values["jax_disable_most_optimizations"]
