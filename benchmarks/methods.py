@@ -25,7 +25,7 @@ from pullback.meta import parallel
 from pullback.runs import budget, build, checkpoint
 from pullback.runs import config as configs
 from pullback.runs.folder import Run, write_json
-from pullback.runs.pretrained import load_pretrained, open_trained
+from pullback.runs.pretrained import load_pretrained, open_trained, portable
 from pullback.runs.score import evaluate_run
 from pullback.runs.starting import check_start, with_inherited
 from pullback.runs.trainer import train_run
@@ -213,7 +213,7 @@ def main():
     document = {
         "minutes": arguments.minutes,
         "seeds": arguments.seeds,
-        "config": first.to_dict(),
+        "config": portable(first).to_dict(),
         "without meta-training": alone,
         "methods": compare(arguments, data),
     }

@@ -1,6 +1,8 @@
 """The report of what was reached, from the records of the runs that reached it.
 
-    python -m benchmarks.results add RUN NAME     # results/NAME.json from a run's own folder
+    python -m benchmarks.results add RUN NAME     # results/NAME.json from a run's own folder,
+                          # with --evaluation FILE for what `pullback evaluate --json` said of the
+                          # run packed, for instance with other ways
     python -m benchmarks.results compared OUT     # results/compared/ from benchmarks.methods
     python -m benchmarks.results report           # docs/results.md and its plots from results/
 
@@ -16,7 +18,7 @@ from pullback.core.scores import ACCURACY
 from pullback.runs import describe, plots
 from pullback.runs.folder import START, Run, read_json, write_json, write_text
 from pullback.runs.formatting import duration, task_text
-from pullback.runs.pretrained import CARD
+from pullback.runs.pretrained import CARD, portable
 
 ROOT = Path(__file__).parents[1]
 RESULTS, REPORT, PLOT = ROOT / "results", ROOT / "docs" / "results.md", "results.png"
@@ -32,22 +34,22 @@ PUBLISHED = {
 """In percent: 5-way 1-shot, 5-way 5-shot, 20-way 1-shot, 20-way 5-shot."""
 
 
-def record_of(run, note=None):
-    """What the report needs of a run, from its folder alone."""
+def record_of(run, note=None, evaluations=()):
+    """What the report needs of a run: from its folder, and evaluations of it elsewhere."""
     stage, steps = run.pretraining(), run.metrics("step")
     card = run.folder / START / CARD
     tasks = sum(line["count"] for line in steps) * run.config.training.tasks_per_step
     last = steps[-max(1, len(steps) // 10) :]
     return {
         "note": note,
-        "config": run.config.to_dict(),
+        "config": portable(run.config).to_dict(),
         "classes": {p: len(run.split.classes(p)) for p in ("train", "validation", "test")},
         "start": read_json(card) if card.is_file() else None,
         "validation": curve(run),
         "pretraining": curve(stage),
         "evaluations": {
             name: {k: v for k, v in found.items() if k not in ("records", "data_dir")}
-            for name, found in run.evaluations().items()
+            for name, found in (*run.evaluations().items(), *evaluations)
         },
         "certificate": {
             "tasks": tasks,
@@ -91,9 +93,9 @@ def report(records, compared=None):
         "test tasks. Inductive: each query example is normalised by itself. Transductive: together "
         "with the others. Hours are those of training on two cores, validations left out.",
         "",
-        "| task | run | classes split by | score on | accuracy | tasks | pretraining, meta-steps | "
-        "hours | flagged |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| task | run | classes split by | score on | accuracy | tasks | pretraining | meta-step "
+        "chosen | hours | flagged |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, record in records.items():
         lines += rows(name, record)
@@ -171,11 +173,13 @@ def rows(name, record):
     """A line of the table for each evaluation of a run."""
     config = record["config"]
     data, training = config["data"], config["training"]
-    pretrained = config.get("pretraining", {}).get("pretrain", 0)
+    pretrained = f"{config.get('pretraining', {}).get('pretrain', 0):,}"
+    if record.get("start"):
+        pretrained = f"from {record['start']['name']}"
     certificate = record["certificate"]
     flagged = sum(certificate["flagged"].values()) / max(1, certificate["tasks"])
     kind = "transductive" if config["model"].get("normalisation") == "batch" else "inductive"
-    tail = f"{pretrained:,}, {training['steps']:,} | {seconds(record) / 3600:.2f} | {flagged:.1%}"
+    tail = f"{seconds(record) / 3600:.2f} | {flagged:.1%}"
     found = []
     for score in record["evaluations"].values():
         what = f"{score['part']} classes"
@@ -185,7 +189,8 @@ def rows(name, record):
         number = ACCURACY.text(score["mean"], score["interval"])
         found.append(
             f"| {task} | {name} | {data['split_by']} | {what} | {number}, {kind} | "
-            f"{score['tasks']:,} | {tail} |"
+            f"{score['tasks']:,} | {pretrained} | {score['step']:,} of {training['steps']:,} | "
+            f"{tail} |"
         )
     return found
 
@@ -211,6 +216,7 @@ def main():
     add.add_argument("run", type=Path)
     add.add_argument("name")
     add.add_argument("--note", help="what limits it, what did not work")
+    add.add_argument("--evaluation", type=Path, action="append", default=[], metavar="FILE")
     make = commands.add_parser("report", help="write the document")
     take = commands.add_parser("compared", help="take what benchmarks.methods wrote")
     take.add_argument("out", type=Path)
@@ -220,7 +226,8 @@ def main():
     arguments = parser.parse_args()
     if arguments.command == "add":
         arguments.results.mkdir(exist_ok=True)
-        record = record_of(Run.open(arguments.run), arguments.note)
+        elsewhere = [(path.stem, read_json(path)) for path in arguments.evaluation]
+        record = record_of(Run.open(arguments.run), arguments.note, elsewhere)
         write_json(arguments.results / f"{arguments.name}.json", record)
         print(json.dumps({"seconds": duration(seconds(record))}))
         return

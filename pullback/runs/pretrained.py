@@ -188,18 +188,15 @@ def pack(
             )
     with storage(folder, "nothing was packed"):
         folder.mkdir(parents=True, exist_ok=True)
-    # The data's own folder is that of whoever trained it.
-    config = run.config
-    if config.data.data_dir:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, data_dir=""))
-    Run(folder, config, run.split, build.summary_of(run)).write()
-    place = folder
-    for before in run.lineage()[1:]:
+    place, known = folder, None
+    for before in run.lineage():
         # Of what it started from, the classes must be known, not θ.
-        place /= START
+        if before.split == known and before is not run:
+            continue
         with storage(place, "the packed folder is not whole"):
-            place.mkdir()
-        Run(place, before.config, before.split, before.summary).write()
+            place.mkdir(exist_ok=True)
+        Run(place, portable(before.config), before.split, build.summary_of(before)).write()
+        place, known = place / START, before.split
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as stream:
@@ -226,6 +223,14 @@ def pack(
     packed = open_trained(folder)
     assert isinstance(packed, Packed)
     return packed
+
+
+def portable(config: RunConfig) -> RunConfig:
+    """A configuration without the folders of whoever trained by it."""
+    data, training = config.data, dataclasses.replace(config.training, start="")
+    if data.data_dir:
+        data = dataclasses.replace(data, data_dir="")
+    return dataclasses.replace(config, data=data, training=training)
 
 
 def _seconds_before(run: Run) -> float:

@@ -43,7 +43,10 @@ def test_the_report_has_the_numbers_of_the_runs_it_is_made_of(
     scored = cli(
         "evaluate", run.folder, "--tasks", 6, "--ways", 3, "--data-dir", omniglot, "--json"
     ).json
-    monkeypatch.setattr("sys.argv", ["results", "add", str(run.folder), "tiny", *_in(tmp_path)])
+    elsewhere = tmp_path / "two-ways.json"
+    elsewhere.write_text(json.dumps(scored | {"ways": 2}))
+    given = ["add", str(run.folder), "tiny", "--evaluation", str(elsewhere), *_in(tmp_path)]
+    monkeypatch.setattr("sys.argv", ["results", *given])
     results.main()
     arguments = ["report", *_in(tmp_path), "--document", str(tmp_path / "results.md")]
     monkeypatch.setattr("sys.argv", ["results", *arguments])
@@ -51,6 +54,7 @@ def test_the_report_has_the_numbers_of_the_runs_it_is_made_of(
     text = (tmp_path / "results.md").read_text()
     number = ACCURACY.text(scored["mean"], scored["interval"])
     assert f"| 3-way 1-shot | tiny | alphabet | test classes | {number}, inductive | 6 |" in text
+    assert "| 2-way 1-shot | tiny |" in text
     assert (tmp_path / "results.png").stat().st_size > 1000
 
 

@@ -85,13 +85,18 @@ def test_it_needs_nothing_outside_its_folder(omniglot_run, omniglot, run, tmp_pa
 
 def test_what_went_into_it_is_known_when_it_is_packed(run, omniglot_run, omniglot, tmp_path):
     packed = pb.pack(Run.open(run), tmp_path / "packed")
-    assert [each.split for each in packed.lineage()] == [Run.open(omniglot_run).split] * 2
+    # The split it started from is its own, and is not packed twice.
+    assert [each.split for each in packed.lineage()] == [Run.open(omniglot_run).split]
+    assert packed.config.training.start == ""
     # Trained on other data, it still knows the classes of what it started from.
     others = write_omniglot(tmp_path / "others", "background", ["Eta", "Iota", "Phi", "Zeta"])
     cli(
         *("train", "--start", packed.folder, "--ways", 2, *FEW, "--split-seed", 3),
         *("--data-dir", others, "--out", tmp_path / "other"),
     )
+    whole = pb.pack(Run.open(tmp_path / "other"), tmp_path / "whole")
+    assert len(whole.lineage()) == 2
+    assert str(tmp_path) not in (whole.folder / "start" / "config.toml").read_text()
     shutil.move(others / "images_background" / "Eta", tmp_path)
     seen = Run.open(run).split.train[0].split("/")[0]
     shutil.copytree(omniglot / "images_background" / seen, others / "images_background" / "New")
