@@ -11,7 +11,7 @@ from pullback.lab.rooms.game import answer_panel, mathematics
 from pullback.lab.rooms.game import view as room
 from pullback.lab.rooms.game.mathematics import Answer, Player, Round
 from pullback.lab.session import Session
-from pullback.runs import build, checkpoint
+from pullback.runs import build, checkpoint, pretrained
 from pullback.runs.config import resolve
 from pullback.runs.folder import Run
 from pullback.tasks import load_glyphs
@@ -200,3 +200,16 @@ def width(images):
     ink = images / 255.0
     outline = sum(np.abs(np.diff(ink, axis=axis)).sum((1, 2)) for axis in (1, 2)) * np.pi / 4
     return np.median(2 * ink.sum((1, 2)) / outline)
+
+
+@pytest.mark.parametrize("name", pretrained.names())
+def test_what_comes_with_the_package_plays(name, tiny, cache):
+    found = mathematics.load_shipped(name, cache)
+    right = 0
+    for number in range(10):
+        asked = mathematics.draw_round(found.images, 5, (0, number))
+        answer = mathematics.answer(found, asked.support, asked.query)
+        right += int(np.argmax(answer.probabilities) == asked.label)
+    # One in five by chance.
+    assert right >= 6
+    assert found.facts["about"]

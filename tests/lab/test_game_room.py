@@ -3,6 +3,10 @@
 import pytest
 from lab_browser import show
 
+from pullback.runs import pretrained
+
+SHIPPED = pretrained.names()[0]
+
 
 def draw(page, place, strokes):
     """Draw into the pad of that place with the mouse."""
@@ -27,8 +31,7 @@ def test_a_drawing_is_answered_and_ten_rounds_can_be_played(visit, pictures, wid
     page = visit(width=width, scheme=scheme)
     show(page, "game")
     game = page.locator("#game")
-    # Trained at first use, which takes a while on a busy machine.
-    game.get_by_text("A small model plays").wait_for(timeout=400_000)
+    game.get_by_text(f"{SHIPPED} plays, which comes with pullback").wait_for()
     game.get_by_text("Now draw one of the five again").wait_for()
     draw(page, 0, CROSS)
     draw(page, 5, CROSS)
@@ -51,7 +54,7 @@ def test_two_visitors_have_games_of_their_own(visit):
     first, second = visit(), visit()
     for page in (first, second):
         show(page, "game")
-        page.locator("#game").get_by_text("A small model plays").wait_for(timeout=400_000)
+        page.locator("#game").get_by_text(f"{SHIPPED} plays").wait_for()
         page.locator("#game").get_by_text("Now draw one of the five").wait_for()
     draw(first, 5, CROSS)
     first.locator("#game").get_by_text("The machine says").wait_for()

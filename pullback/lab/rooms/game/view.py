@@ -41,14 +41,11 @@ CODE = """
 import jax
 import pullback as pb
 
-model = pb.models.Conv4(ways=5, width=8, groups=4)
-algorithm = pb.imaml(pb.models.cross_entropy(model.apply), strength=5.0,
-                     solver=pb.solvers.Projected(8))
-theta = model.init(jax.random.key(0))  # of a run: pullback.runs.checkpoint.restore(...)
+found = pb.load_pretrained("omniglot-5w1s", ways=5)  # or the folder of a run of five ways
 glyphs = pb.tasks.load_glyphs()
 task = pb.tasks.episodes(glyphs, ways=5, shots=1, queries=1).sample(jax.random.key(1))
-phi, report = jax.jit(algorithm.adapt)(theta, task.support, jax.random.key(0))
-probabilities = jax.nn.softmax(model.apply(phi, task.query[0]))
+phi, report = jax.jit(found.algorithm.adapt)(found.theta, task.support, jax.random.key(0))
+probabilities = jax.nn.softmax(found.model.apply(phi, task.query[0]))
 """
 
 
