@@ -103,6 +103,25 @@ class Experiment:
         """The state before the first meta-step."""
         return training.start(self.algorithm, self.params, self.optimizer)
 
+    def head_for(self, what: str) -> LinearHead:
+        """Where the model's linear head is.
+
+        Args:
+            what: needs to know it, for the message.
+
+        Raises:
+            InputError: if the model does not say.
+        """
+        apply = self.model.apply
+        if not isinstance(apply, LinearHead):
+            raise InputError(
+                f"{what} needs to know where the linear head is, and the model "
+                f"{self.config.model.model!r} does not say",
+                allowed="a model whose apply is a pullback.models.LinearHead, such as conv4, mlp "
+                "and linear",
+            )
+        return apply
+
     def pretraining(self) -> "Pretraining | None":
         """The stage before meta-training, as an experiment of its own; None if there is none.
 
@@ -114,13 +133,7 @@ class Experiment:
         if not asked.pretrain:
             return None
         assert isinstance(self.data, ClassSet) and self.split is not None
-        if not isinstance(self.model.apply, LinearHead):
-            raise InputError(
-                f"--pretrain was asked for with the model {self.config.model.model!r}, which does "
-                "not say where its linear head is",
-                allowed="a model whose apply is a pullback.models.LinearHead, such as conv4, mlp "
-                "and linear",
-            )
+        apply = self.head_for("Pretraining (--pretrain)")
         size, processes = _given(asked.pretrain_batch), multihost.count()
         if size % processes:
             raise InputError(
@@ -149,7 +162,7 @@ class Experiment:
             | {
                 "config": dataclasses.replace(self.config, training=settings),
                 "algorithm": supervised(
-                    self.model.apply,
+                    apply,
                     labelled.classes,
                     key=jax.random.fold_in(jax.random.key(settings.seed), PRETRAIN),
                     then=self.algorithm,

@@ -21,7 +21,6 @@ import numpy as np
 from pullback.algorithms import Learned, MetaAlgorithm
 from pullback.algorithms.base import Theta
 from pullback.core.errors import InputError, unknown_name
-from pullback.models.head import LinearHead
 from pullback.runs import build, checkpoint
 from pullback.runs.build import Experiment
 from pullback.runs.config import RunConfig
@@ -345,12 +344,7 @@ def load_pretrained(place: Path | str, ways: int | None = None) -> Pretrained:
 
 def _without_head(built: Experiment, theta: Theta) -> dict[str, Any]:
     """The leaves of θ by path, but for those of the linear head."""
-    apply = built.model.apply
-    if not isinstance(apply, LinearHead):
-        raise InputError(
-            f"The model {built.config.model.model!r} does not say where its linear head is",
-            allowed="a model whose apply is a pullback.models.LinearHead",
-        )
+    apply = built.head_for("A packed initialisation, which leaves the head out,")
     if isinstance(theta, Learned):
         body = dataclasses.replace(theta, params=apply.split(theta.params)[0])
     else:

@@ -87,7 +87,8 @@ def check_start(built: Experiment) -> None:
 
 def _check_same_body(place: str, trained: Experiment, built: Experiment) -> None:
     def shapes(experiment: Experiment) -> Any:
-        body = experiment.model.apply.split(experiment.params)[0]
+        apply = experiment.head_for("A start from another initialisation (--start)")
+        body = apply.split(experiment.params)[0]
         return jax.tree.structure(body), [np.shape(leaf) for leaf in jax.tree.leaves(body)]
 
     if shapes(trained) != shapes(built):

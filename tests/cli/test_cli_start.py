@@ -1,3 +1,4 @@
+import math
 import shutil
 
 import jax
@@ -110,7 +111,7 @@ def test_what_went_into_it_is_known_when_it_is_packed(run, omniglot_run, omniglo
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (("--start", "nowhere"), "does not exist"),
+        (("--start", "omniglot-5w"), "Did you mean 'omniglot-5w1s'?"),
         (("--start", "{run}", "--hidden", "16"), "with other shapes"),
         (("--start", "{run}", "--model", "conv4"), "with other shapes"),
         (("--start", "{run}", "--split-seed", "7"), "classes of the split are among those"),
@@ -127,6 +128,35 @@ def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(
     )
     assert said in refused.stderr
     assert not (tmp_path / "run").exists()
+
+
+class Headless:
+    """A model that does not say where its head is."""
+
+    def __init__(self, inputs, outputs):
+        self.shape = math.prod(inputs), outputs
+
+    def init(self, key):
+        return jax.random.normal(key, self.shape)
+
+    def apply(self, params, x):
+        return x.reshape(len(x), -1) @ params
+
+
+@pytest.mark.parametrize("asked", ["start", "pretrain"])
+def test_a_model_that_does_not_say_where_its_head_is_is_named(
+    asked, omniglot_run, omniglot, tmp_path
+):
+    given = {"start": ("--start", omniglot_run), "pretrain": ("--pretrain", 3)}[asked]
+    model = f"{__name__}:{Headless.__name__}"
+    split = ("--validation-classes", 3, "--test-classes", 3)
+    refused = cli(
+        *("train", *given, *split, *FEW, "--ways", 2, "--model", model, "--dataset", "omniglot"),
+        *("--data-dir", omniglot, "--out", tmp_path / "run"),
+        code=2,
+    )
+    assert f"(--{asked})" in refused.stderr
+    assert "does not say" in refused.stderr
 
 
 def test_tasks_without_classes_have_a_start_too(sinusoid_run, tmp_path):
