@@ -73,6 +73,12 @@ def configuration(arguments, method, tuned, seed, start):
     return configs.resolve(with_inherited(given))
 
 
+def any_configuration(arguments):
+    """The settings of some training: its data and its model are those of all."""
+    method = next(iter(METHODS))
+    return configuration(arguments, method, METHODS[method][2][0], 0, arguments.start)
+
+
 def trained(folder, config, minutes, data):
     """A run of so many minutes, and its experiment."""
     if (folder / "config.toml").exists():
@@ -139,8 +145,7 @@ def compare(arguments, data):
 
 def without_meta_training(arguments, data):
     """Nearest mean feature on the body, and training from scratch on the support set."""
-    config = configuration(arguments, "FOMAML", RATES[0], 0, arguments.start)
-    built = build.build(config, data=data)
+    built = build.build(any_configuration(arguments), data=data)
     rows = {"trained from scratch on the support set": from_scratch(built)}
     if arguments.start:
         body = load_pretrained(open_trained(arguments.start).folder).theta
@@ -205,7 +210,7 @@ def main():
     arguments = parser.parse_args()
     parallel.use_host_devices()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    first = configuration(arguments, "iMAML", STRENGTHS[0], 0, arguments.start)
+    first = any_configuration(arguments)
     data = build.load_data(first)
     alone = without_meta_training(arguments, data)
     for name, found in alone.items():

@@ -105,7 +105,8 @@ def open_trained(place: Path | str) -> Run:
     if (folder / CARD).is_file():
         return _open_packed(folder)
     if not folder.exists() and folder.name == str(place) and names():
-        raise unknown_name("pretrained initialisation", str(place), names(), "a run's folder")
+        asked = "run or pretrained initialisation"
+        raise unknown_name(asked, str(place), names(), "a run's folder")
     return Run.open(folder)
 
 

@@ -107,7 +107,7 @@ COMMANDS = {
     "export too long": (["lab", "--export", LONG], [TOO_LONG, "with --export"]),
     "export under a device": (["lab", "--export", "/dev/null/x"], ["with --export"]),
     # Folders and files to read
-    "run missing": (["evaluate", "nowhere"], ["'nowhere' does not exist"]),
+    "run missing": (["evaluate", "nowhere"], ["Unknown run or pretrained initialisation"]),
     "run too long": (["evaluate", LONG], [TOO_LONG]),
     "run a device": (["evaluate", "/dev/null"], ["is not a folder"]),
     "info too long": (["info", LONG], [TOO_LONG]),
