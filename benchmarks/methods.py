@@ -90,10 +90,7 @@ def trained(folder, config, minutes, data):
         print(f"{folder.name}: measuring its pace", flush=True)
         built = budget.prepare(built, 60 * minutes, with_overhead=False, say=print)
         every = max(1, built.config.training.steps // 10)
-        settings = dataclasses.replace(built.config.training, validate_every=every)
-        built = dataclasses.replace(
-            built, config=dataclasses.replace(built.config, training=settings)
-        )
+        built = dataclasses.replace(built, config=budget.with_training(built, validate_every=every))
         run = Run.create(folder, built.config, built.split, built.summary)
     done = checkpoint.steps(run.checkpoints)
     if not done or done[-1] < run.config.training.steps:

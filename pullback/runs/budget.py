@@ -129,7 +129,7 @@ def fill(
         pace += validation / experiment.config.training.validate_every
     # The pace differs between processes; the first one's counts.
     _, steps = multihost.agree(False, max(1, round(seconds / pace)))
-    config = _with_training(experiment, steps=steps)
+    config = with_training(experiment, steps=steps)
     return assemble(config, experiment.summary, experiment.split, experiment.data)
 
 
@@ -151,11 +151,12 @@ def with_strategy(experiment: Experiment, devices: int | None = None) -> tuple[E
         strategy="measure",
         devices=devices,
     )
-    config = _with_training(experiment, strategy=choices[0].strategy)
+    config = with_training(experiment, strategy=choices[0].strategy)
     # The algorithm and the optimiser stay the same objects, so that nothing is compiled again.
     return dataclasses.replace(experiment, config=config), choices[0].words()
 
 
-def _with_training(experiment: Experiment, **changes: Any) -> RunConfig:
+def with_training(experiment: Experiment, **changes: Any) -> RunConfig:
+    """An experiment's configuration with other settings of its training."""
     settings = dataclasses.replace(experiment.config.training, **changes)
     return dataclasses.replace(experiment.config, training=settings)

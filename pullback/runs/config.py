@@ -642,7 +642,7 @@ def resolve(given: Given) -> RunConfig:
             of the wrong type or out of range; and for a setting that this data set, model,
             algorithm or solver has no use for.
     """
-    values = _read_all(given)
+    values = read_all(given)
     parts = find_parts(values)
     table = defaults(parts)
     for name, value in values.items():
@@ -674,7 +674,18 @@ def resolve(given: Given) -> RunConfig:
     return RunConfig(**sections)
 
 
-def _read_all(given: Given) -> dict[str, Any]:
+def read_all(given: Given) -> dict[str, Any]:
+    """The settings given, checked one by one, by name.
+
+    Args:
+        given: settings by section and name.
+
+    Returns:
+        Their values; those left out are not in it.
+
+    Raises:
+        InputError: for an unknown section or setting, and for a value of the wrong type or range.
+    """
     values: dict[str, Any] = {}
     for section, settings in given.items():
         if section not in SECTIONS:

@@ -18,9 +18,9 @@ from pullback.core.trees import Params
 from pullback.meta import multihost
 from pullback.runs import build
 from pullback.runs.build import Experiment
-from pullback.runs.config import Given, merge
+from pullback.runs.config import Given, merge, read_all
 from pullback.runs.folder import START, Run, storage
-from pullback.runs.pretrained import Packed, load_pretrained, open_trained, pack
+from pullback.runs.pretrained import Packed, find_step, load_pretrained, open_trained, pack
 from pullback.tasks import ClassSet
 
 _OF_SPLIT = ("split_by", "split_seed", "validation_classes", "test_classes")
@@ -38,17 +38,17 @@ def with_inherited(given: Given) -> Given:
         The settings.
 
     Raises:
-        InputError: if there is no such run or initialisation.
+        InputError: if there is no such run or initialisation, or a setting is wrong.
     """
-    place = given.get("training", {}).get("start")
-    if not isinstance(place, str) or not place:
+    values = read_all(given)
+    if not values.get("start"):
         return given
-    first = open_trained(place).config.to_dict()
-    asked = given.get("data", {}).get("dataset", first["data"]["dataset"])
+    first = open_trained(values["start"]).config.to_dict()
+    asked = values.get("dataset", first["data"]["dataset"])
     inherited: dict[str, dict[str, Any]] = {"data": {"dataset": asked}}
     if asked == first["data"]["dataset"]:
         inherited["data"] |= {n: first["data"][n] for n in _OF_SPLIT if n in first["data"]}
-    if given.get("model", {}).get("model", first["model"]["model"]) == first["model"]["model"]:
+    if values.get("model", first["model"]["model"]) == first["model"]["model"]:
         inherited["model"] = first["model"]
     return merge(inherited, given)
 
@@ -57,14 +57,16 @@ def check_start(built: Experiment) -> None:
     """Whether an experiment can start from what its configuration names.
 
     Raises:
-        InputError: if there is no such run or initialisation; it is of another model; or it was
-            trained on classes that this run is to be validated or tested on.
+        InputError: if there is no such run or initialisation; it has no checkpoint yet; it is of
+            another model; or it was trained on classes that this run is to be validated or tested
+            on.
     """
     place = built.config.training.start
     if not place:
         return
     first = open_trained(place)
     first.check_trained()
+    find_step(first)
     trained = build.assemble(first.config, build.summary_of(first), first.split)
     _check_same_body(place, trained, built)
     if built.split is None or not isinstance(built.data, ClassSet):

@@ -1,5 +1,7 @@
 """The trained initialisations that come with the package."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from cli_helpers import cli, drawing, write_omniglot
@@ -29,8 +31,9 @@ def test_its_card_says_what_it_is_for_what_it_cost_and_how_well_it_does(name):
     for each in tested:
         assert each["tasks"] >= 1000
         assert 0.9 < each["mean"] < 1
-    # Few enough to pass on.
-    assert (run.folder / pretrained.THETA).stat().st_size < 500_000
+    size = (run.folder / pretrained.THETA).stat().st_size
+    document = Path(__file__).parents[2] / "docs" / "pretraining.md"
+    assert f"{size / 1000:.0f} kB" in document.read_text()
 
 
 def test_pictures_are_told_apart_by_name_alone(tmp_path):
@@ -44,12 +47,14 @@ def test_pictures_are_told_apart_by_name_alone(tmp_path):
     given = ("--support", tmp_path / "support", "--query", tmp_path / "query")
     done = cli("adapt", "--pretrained", NAMES[0], *given, "--json").json
     assert done["predictions"][0]["probabilities"].keys() == {"a", "b"}
+    assert done["normalisation"] == "group: inductive"
 
 
 def test_it_is_scored_on_a_copy_of_other_classes(tmp_path):
     write_omniglot(tmp_path, "evaluation", ["One", "Two"])
-    given = ("--split", "unseen", "--tasks", 4, "--data-dir", tmp_path, "--json")
-    assert cli("evaluate", NAMES[0], *given).json["part"] == "unseen"
+    given = ("--split", "unseen", "--tasks", 4, "--data-dir", tmp_path)
+    assert cli("evaluate", NAMES[0], *given, "--json").json["part"] == "unseen"
+    assert "normalisation group: inductive" in cli("evaluate", NAMES[0], *given).stdout
 
 
 def test_python_loads_it_by_name():

@@ -1,3 +1,4 @@
+import json
 import math
 import shutil
 
@@ -89,6 +90,9 @@ def test_what_went_into_it_is_known_when_it_is_packed(run, omniglot_run, omniglo
     # The split it started from is its own, and is not packed twice.
     assert [each.split for each in packed.lineage()] == [Run.open(omniglot_run).split]
     assert packed.config.training.start == ""
+    before = json.loads((run / "start" / "card.json").read_text())["seconds"]
+    own = Run.open(run).metrics("validation")
+    assert packed.card["seconds"] - before in [line["seconds"] for line in own]
     # Trained on other data, it still knows the classes of what it started from.
     others = write_omniglot(tmp_path / "others", "background", ["Eta", "Iota", "Phi", "Zeta"])
     cli(
@@ -128,6 +132,27 @@ def test_a_start_that_does_not_fit_is_refused_before_anything_is_written(
     )
     assert said in refused.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("section", ["training", "data", "model"])
+def test_a_section_that_is_none_is_named_before_anything_is_inherited(section, tmp_path):
+    file = tmp_path / "wrong.toml"
+    file.write_text(f"{section} = 3\n")
+    start = ("--start", "omniglot-5w1s") if section != "training" else ()
+    refused = cli("train", "--config", file, *start, "--out", tmp_path / "run", code=2)
+    assert f"{section} is 3" in refused.stderr
+
+
+def test_a_run_that_was_not_saved_yet_is_no_start(omniglot_run, omniglot, copied, tmp_path):
+    run = copied(omniglot_run)
+    shutil.rmtree(run / "checkpoints")
+    refused = cli(
+        *("train", "--start", run, *FEW, "--ways", 2, "--data-dir", omniglot),
+        *("--out", tmp_path / "new"),
+        code=2,
+    )
+    assert "checkpoint" in refused.stderr
+    assert not (tmp_path / "new").exists()
 
 
 class Headless:
