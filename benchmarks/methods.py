@@ -29,6 +29,7 @@ from pullback.runs.pretrained import load_pretrained, open_trained, portable
 from pullback.runs.score import evaluate_run
 from pullback.runs.starting import check_start, with_inherited
 from pullback.runs.trainer import train_run
+from pullback.study.parts import mean_interval
 
 RATES, STRENGTHS = (0.03, 0.1, 0.3), (5.0, 20.0)
 METHODS = {
@@ -159,11 +160,7 @@ def score(source, params, hits, count):
 
     keys = jax.random.split(jax.random.fold_in(jax.random.key(0), build.EVALUATE), count)
     scores = np.array([one(params, key) for key in keys])
-    return {
-        "mean": float(scores.mean()),
-        "interval": float(1.96 * scores.std(ddof=1) / count**0.5),
-        "tasks": count,
-    }
+    return mean_interval(scores) | {"tasks": count}
 
 
 def nearest_mean(built, params):
