@@ -68,8 +68,12 @@ def _total(numbers: PyTree[Any]) -> Float[Array, ""]:
 
 def peak(a: Params) -> Float[Array, ""]:
     """The greatest absolute value in any leaf; zero for none."""
-    peaks = [jnp.max(jnp.abs(x), initial=0.0) for x in jax.tree.leaves(a)]
+    peaks = [_peak(x) for x in jax.tree.leaves(a)]
     return functools.reduce(jnp.maximum, [x.astype(_wide(*peaks)) for x in peaks])
+
+
+def _peak(x: Array) -> Array:
+    return jnp.max(jnp.abs(x), initial=0.0)
 
 
 def norm(a: Params) -> Float[Array, ""]:
@@ -169,8 +173,12 @@ def mean_share(a: Params, of: Params) -> Float[Array, ""]:
 
 def leaf_norms(a: Params) -> Float[Array, " leaves"]:
     """The Euclidean norm of each leaf."""
-    norms = [norm(leaf) for leaf in jax.tree.leaves(a)]
-    return jnp.stack([x.astype(_wide(*norms)) for x in norms])
+    leaves = jax.tree.leaves(a)
+    wide = _wide(*leaves)
+    size = jax.lax.stop_gradient(jnp.stack([_peak(x).astype(wide) for x in leaves]))
+    size = jnp.where(jnp.isfinite(size) & (size > 0), size, 1.0)
+    squares = [jnp.sum((x.astype(wide) / peak) ** 2) for x, peak in zip(leaves, size, strict=True)]
+    return size * safe_sqrt(jnp.stack(squares))
 
 
 def share_of_norms(

@@ -46,7 +46,7 @@ class Elimination(eqx.Module):
         strength: Λ of the body.
         damping: δ, in A and in S.
         along: p ↦ (H_b − C A⁻¹ Cᵀ)·p and the features' change along p.
-        response: p ↦ −A⁻¹Cᵀ·p, how the head moves with the body.
+        across: p ↦ Cᵀ·p.
         cross: w ↦ C·w.
     """
 
@@ -56,7 +56,7 @@ class Elimination(eqx.Module):
     strength: Strength
     damping: float = eqx.field(static=True)
     product: Operator
-    response: Callable[[Params], Head]
+    across: Callable[[Params], Head]
     cross: Callable[[Head], Params]
 
     def check_damping(self, damping: float) -> None:
@@ -87,9 +87,8 @@ class Elimination(eqx.Module):
 
     def complete(self, vector: Params, body: Params) -> Params:
         """(u_b, A⁻¹(v_h − Cᵀu_b)), from v and u_b."""
-        own = self.curved.inverse(self.apply.split(vector)[1])
-        moved = self.response(body)
-        return self.apply.join(body, jax.tree.map(jnp.add, own, moved))
+        left = jax.tree.map(jnp.subtract, self.apply.split(vector)[1], self.across(body))
+        return self.apply.join(body, self.curved.inverse(left))
 
     def solve(self, vector: Params, linear_solver: LinearSolver) -> LinearSolution:
         """Solve (H + Λ + δI)u = v.
@@ -168,9 +167,8 @@ def eliminate(
         own = posed(features)
         return jax.value_and_grad(lambda f: _value(own, f, head))(features)
 
-    def answer(features, head, curved, change) -> Head:
-        _, moved = jax.jvp(lambda features: by_head(features, head), (features,), (change,))
-        return jax.tree.map(jnp.negative, curved.inverse(moved))
+    def head_change(features, head, change) -> Head:
+        return jax.jvp(lambda features: by_head(features, head), (features,), (change,))[1]
 
     @jax.custom_jvp
     def moving(features, head, curved):
@@ -179,7 +177,8 @@ def eliminate(
     @moving.defjvp
     def _(primals, tangents):
         features, head, curved = primals
-        return head, answer(features, head, curved, tangents[0])
+        moved = curved.inverse(head_change(features, head, tangents[0]))
+        return head, jax.tree.map(jnp.negative, moved)
 
     def evaluate(body):
         features, pull = jax.vjp(lambda body: apply.features(body, x), body)
@@ -189,15 +188,15 @@ def eliminate(
 
     (value, gradient, features), along, curved = jax.linearize(evaluate, body, has_aux=True)
 
-    def response(p: Params) -> Head:
-        return answer(features, head, curved, along(p)[2])
+    def across(p: Params) -> Head:
+        return head_change(features, head, along(p)[2])
 
     def cross(w: Head) -> Params:
         _, slope = jax.jvp(lambda head: by_features(features, head)[1], (head,), (w,))
         return jax.linear_transpose(lambda p: along(p)[2], body)(slope)[0]
 
     found = Elimination(
-        apply, body, curved, of_body, damping, lambda p: along(p)[1], response, cross
+        apply, body, curved, of_body, damping, lambda p: along(p)[1], across, cross
     )
     return value, apply.join(gradient, by_head(features, head)), found
 

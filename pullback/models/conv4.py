@@ -5,6 +5,7 @@ import functools
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from pullback.core.errors import InputError, check_counts, check_positive, unknown_name
@@ -166,17 +167,17 @@ class Conv4(eqx.Module):
         # derivative's and in the Hessian's.
         flat = x.reshape(batch, height * width, channels)
         numbers = height * width * (channels // groups) * (1 if len(over) == 1 else batch)
-        members = (-1, groups, channels // groups)
         sums = jnp.sum(flat, axis=over), jnp.sum(flat * flat, axis=over)
         total, squares = jax.lax.optimization_barrier(sums)
+        members = (-1, groups, channels // groups)
         mean = total.reshape(members).sum(-1) / numbers
         variance = squares.reshape(members).sum(-1) / numbers - mean * mean
         inverse = jax.lax.rsqrt(jnp.maximum(variance, 0.0) + 1e-5)
         # From groups to channels by a product, since XLA would fuse an indexed copy into the loops
         # over pixels, which then are no vector instructions any more.
-        of_group = jnp.repeat(jnp.eye(groups, dtype=x.dtype), channels // groups, axis=1)
+        of_group = np.repeat(np.eye(groups), channels // groups, axis=1).astype(x.dtype)
         spread = of_group * scale[None]
-        factor = inverse.reshape(-1, groups) @ spread
-        shift = bias[None] - (mean * inverse).reshape(-1, groups) @ spread
+        factor = inverse @ spread
+        shift = bias[None] - (mean * inverse) @ spread
         factor, shift = jax.lax.optimization_barrier((factor, shift))
         return x * factor[:, None, None, :] + shift[:, None, None, :]
