@@ -195,9 +195,7 @@ def eliminate(
         _, slope = jax.jvp(lambda head: by_features(features, head)[1], (head,), (w,))
         return jax.linear_transpose(lambda p: along(p)[2], body)(slope)[0]
 
-    found = Elimination(
-        apply, body, curved, of_body, damping, lambda p: along(p)[1], across, cross
-    )
+    found = Elimination(apply, body, curved, of_body, damping, lambda p: along(p)[1], across, cross)
     return value, apply.join(gradient, by_head(features, head)), found
 
 

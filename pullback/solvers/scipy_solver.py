@@ -101,14 +101,17 @@ class Scipy(eqx.Module):
             def value(point):
                 return objective.value_and_gradient(point)[0]
 
-            answer = scipy.optimize.minimize(
-                objective.value_and_gradient if gradients else value,
-                start.astype(np.float64),
-                method=self.method,
-                jac=True if gradients else None,
-                hessp=objective.product if products else None,
-                options=dict(self.options),
-            )
+            # trust-krylov multiplies memory that it has not filled, whose numbers may be any. What
+            # SciPy returns is judged by its residual, not by NumPy's warnings on the way.
+            with np.errstate(all="ignore"):
+                answer = scipy.optimize.minimize(
+                    objective.value_and_gradient if gradients else value,
+                    start.astype(np.float64),
+                    method=self.method,
+                    jac=True if gradients else None,
+                    hessp=objective.product if products else None,
+                    options=dict(self.options),
+                )
             return answer.x
 
         return solve_on_host(minimise, problem, theta, key, products=products)
