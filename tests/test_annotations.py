@@ -10,6 +10,7 @@ CHOICE = (
     "algorithms/test_learned.py::test_types_and_shapes",
     "algorithms/test_protocol.py::test_gradient_and_phi_have_the_shapes_and_types_of_theta"
     "[imaml-float32]",
+    "grouped",
     "implicit/test_root_silent_faults.py::test_only_the_failing_members_of_a_batch_are_nan",
     "implicit/test_root_silent_faults.py::test_a_linear_solver_that_stops_early_gives_nan[jacfwd]",
     "linear/test_linear_solvers.py::test_a_right_hand_side_of_zero_has_the_solution_zero",
@@ -20,6 +21,7 @@ CHOICE = (
     "models/test_models.py::test_mlp_is_the_chain_of_its_layers",
     "models/test_models.py::test_losses_and_accuracy_by_hand",
     "solvers/test_lbfgs_tolerance.py::test_too_few_steps_are_the_fixed_steps",
+    "sklearn/test_meta_regressor.py",
     "solvers/test_newton_cg.py::test_tasks_side_by_side_do_as_one_after_the_other",
     "study/test_study_noise.py",
     "tasks/test_tasks_batches.py",

@@ -59,6 +59,16 @@ def test_the_example_of_pretraining_runs():
     assert int(names["result"].state.step) == 5
 
 
+def test_the_example_of_rows_in_groups_runs_and_adapts(capsys):
+    (example,) = blocks("docs/own-data.md")
+    names: dict = {}
+    exec(compile(example, "docs/own-data.md", "exec"), names)
+    assert "240 rows in 40 groups" in capsys.readouterr().out
+    model, table, wear = names["model"], names["table"], names["wear"]
+    apart = abs(wear - model.predict(table)).mean()
+    assert abs(wear - model.predict(table, groups=names["machine"])).mean() < apart / 2
+
+
 def test_the_examples_of_learned_hyperparameters_run(capsys):
     first, second = blocks("docs/learned.md")
     exec(compile(first, "learned.md", "exec"), {})

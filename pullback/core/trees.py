@@ -109,7 +109,7 @@ def _divide(a: Params, size: Float[Array, ""]) -> Params:
     return jax.tree.map(leaf, a)
 
 
-def safe_sqrt(x: Float[Array, ""]) -> Float[Array, ""]:
+def safe_sqrt(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """``sqrt(x)``, whose derivative at zero is zero instead of infinite."""
     positive = x > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), x)

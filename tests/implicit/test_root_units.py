@@ -34,10 +34,14 @@ def test_a_large_unknown_does_not_hide_a_small_one(big, c, passes):
         (by_row, jnp.stack([b, c]), jnp.stack([b, eight]), jnp.ones(2)),
     ]
     for condition, x, p, cotangent in cases:
-        found = implicit.certify(condition, x, p)
-        wanted = Verdict.OK if passes else Verdict.INNER_NOT_CONVERGED
-        assert found.code == wanted
-        (gradient,) = implicit.root_vjp(condition, x, p, cotangent=cotangent)
+
+        @jax.jit
+        def judged(x, p, cotangent, condition=condition):
+            found = implicit.certify(condition, x, p)
+            return found.code, implicit.root_vjp(condition, x, p, cotangent=cotangent)
+
+        code, (gradient,) = judged(x, p, cotangent)
+        assert code == (Verdict.OK if passes else Verdict.INNER_NOT_CONVERGED)
         last = gradient["c"] if isinstance(gradient, dict) else gradient[1]
         np.testing.assert_allclose(last, 1 / 12 if passes else np.nan, rtol=1e-5)
 
@@ -66,14 +70,19 @@ def test_a_column_in_another_unit_is_judged_by_its_own_size(condition, rng):
         x = jnp.asarray(rng.normal(size=(20, 3)) * [UNIT, 1.0, 1.0])
         y = jnp.asarray((rng.normal(size=20) > 0).astype(float))
         w = jnp.zeros(3)
-        for _ in range(20):
+
+        @jax.jit
+        def newton(w):
             slope = jax.jacobian(condition)(w, x, y, 0.1)
-            w = w - jnp.linalg.solve(slope, condition(w, x, y, 0.1))
-        assert implicit.certify(condition, w, x, y, 0.1).code == Verdict.OK
+            return w - jnp.linalg.solve(slope, condition(w, x, y, 0.1))
+
+        certify = jax.jit(lambda w: implicit.certify(condition, w, x, y, 0.1).code)
+        for _ in range(20):
+            w = newton(w)
+        assert certify(w) == Verdict.OK
         for number in range(3):
             off = w.at[number].multiply(1.5)
-            found = implicit.certify(condition, off, x, y, 0.1)
-            assert found.code == Verdict.INNER_NOT_CONVERGED, number
+            assert certify(off) == Verdict.INNER_NOT_CONVERGED, number
 
 
 def test_what_a_solver_leaves_where_the_solution_is_zero_does_not_count():
@@ -102,11 +111,11 @@ def kkt(x, a, b):
 def test_an_equation_need_not_depend_on_the_argument_that_is_differentiated_by():
     solve = implicit.root(kkt)(lambda init, a, b: (a / 2, jnp.sqrt(b)))
     for mode in (jax.jacrev, jax.jacfwd):
-        by_a, by_b = mode(lambda a, b: solve(None, a, b), (0, 1))(1.0, 1.0), None
+        by_a, by_b = jax.jit(mode(lambda a, b: solve(None, a, b), (0, 1)))(1.0, 1.0), None
         by_a, by_b = zip(*by_a, strict=True)
         np.testing.assert_allclose(by_a, [0.5, 0.0])
         np.testing.assert_allclose(by_b, [0.0, 0.5])
-    second = jax.grad(jax.grad(lambda b: solve(None, 1.0, b)[1]))(4.0)
+    second = jax.jit(jax.grad(jax.grad(lambda b: solve(None, 1.0, b)[1])))(4.0)
     np.testing.assert_allclose(second, -1 / 32, rtol=1e-5)
 
 
@@ -122,7 +131,7 @@ def test_the_multipliers_of_a_quadratic_programme_have_gradients_in_both_modes()
 
     q, solve = jnp.asarray([1.0, 2.0, 4.0]), implicit.root(stationary)(solve)
     for mode in (jax.jacrev, jax.jacfwd):
-        by_q, by_t = mode(lambda q, t: solve(None, q, t)[0], (0, 1))(q, 1.0)
+        by_q, by_t = jax.jit(mode(lambda q, t: solve(None, q, t)[0], (0, 1)))(q, 1.0)
         np.testing.assert_allclose(by_q, np.eye(3) - 1 / 3, atol=1e-6)
         np.testing.assert_allclose(by_t, np.full(3, 1 / 3), rtol=1e-6)
 

@@ -1,0 +1,209 @@
+"""MetaRegressor: groups known, unknown and new, on arrays and frames."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import sklearn
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from pullback.core.errors import InputError
+from pullback.sklearn import MetaRegressor
+
+pytestmark = pytest.mark.usefixtures("tiny")
+
+
+def machines(count=15, each=6, seed=0):
+    rng = np.random.default_rng(seed)
+    names = np.repeat([f"m{i}" for i in range(count)], each)
+    load = rng.uniform(0, 10, size=count * each)
+    kind = np.repeat(rng.choice(["old", "new"], count), each)
+    own = np.repeat(rng.normal(size=(count, 2)) * [4.0, 0.5], each, axis=0)
+    y = 20 + own[:, 0] + (2 + own[:, 1]) * load + 3 * (kind == "old")
+    y = y + rng.normal(size=len(y))
+    return pd.DataFrame({"load": load, "kind": kind}), y, names
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny):
+    X, y, groups = machines()
+    return MetaRegressor("linear").fit(X, y, groups=groups)
+
+
+def test_known_groups_are_predicted_better_than_unknown_ones(fitted):
+    X, y, groups = machines()
+    assert fitted.score(X, y, groups=groups) > fitted.score(X, y) + 0.05
+    known = fitted.known_groups(["m0", "nobody"])
+    np.testing.assert_array_equal(known, [True, False])
+    strangers = np.full(len(X), "nobody")
+    np.testing.assert_allclose(fitted.predict(X, groups=strangers), fitted.predict(X))
+
+
+def test_intervals_hold_what_they_say_and_are_wider_for_strangers(fitted):
+    X, y, groups = machines()
+    lower, upper = fitted.predict_interval(X, groups=groups, coverage=0.9)
+    assert 0.83 < np.mean((lower <= y) & (y <= upper)) < 0.99
+    _, own = fitted.predict(X, groups=groups, return_std=True)
+    _, stranger = fitted.predict(X, return_std=True)
+    assert (stranger > own).all()
+    with pytest.raises(InputError, match="coverage"):
+        fitted.predict_interval(X, coverage=90)
+
+
+def test_a_group_that_adapts_on_its_rows_is_the_group_of_fit(fitted):
+    X, y, groups = machines()
+    rows = groups == "m3"
+    new = fitted.adapt(X[rows], y[rows])
+    np.testing.assert_allclose(new.predict(X), fitted.predict(X, groups=np.full(len(X), "m3")))
+    nothing = fitted.adapt(X[:0], y[:0])
+    for ours, theirs in zip(
+        nothing.predict(X, return_std=True), fitted.predict(X, return_std=True), strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs)
+    lower, upper = new.predict_interval(X)
+    assert (lower < new.predict(X)).all()
+    assert (new.predict(X) < upper).all()
+
+
+def test_what_was_learned_is_read_by_name_in_units_of_the_table(fitted):
+    X, _, groups = machines()
+    effects = fitted.group_effects_
+    assert list(effects.columns) == ["Intercept", "load"]
+    assert list(effects.index) == [f"m{i}" for i in range(15)]
+    moved = fitted.predict(X, groups=groups) - fitted.predict(X)
+    own = effects.loc[groups]
+    np.testing.assert_allclose(moved, own["Intercept"] + own["load"] * X["load"].to_numpy())
+    assert fitted.noise_ == pytest.approx(1.0, abs=0.25)
+    assert fitted.prior_.loc["load", "load"] ** 0.5 == pytest.approx(0.5, abs=0.25)
+    text = fitted.summary()
+    for part in ("90 rows in 15 groups", "kind=old", "load × kind=old", "Noise"):
+        assert part in text
+
+
+def test_the_population_is_the_sum_of_its_coefficients(fitted):
+    X, _, _ = machines()
+    old = (X["kind"] == "old").to_numpy(float)
+    load = X["load"].to_numpy()
+    c = {name: weight for name, (weight, _) in fitted._population.items()}
+    by_hand = c["Intercept"] + c["load"] * load + c["kind=old"] * old
+    by_hand += c["load × kind=old"] * load * old
+    np.testing.assert_allclose(fitted.predict(X), by_hand)
+
+
+def test_units_of_columns_and_targets_do_not_matter(fitted):
+    X, y, groups = machines()
+    other = X.assign(load=1000 * X["load"] - 7)
+    moved = MetaRegressor("linear").fit(other, 1e-3 * y + 5, groups=groups)
+    np.testing.assert_allclose(
+        moved.predict(other, groups=groups), 1e-3 * fitted.predict(X, groups=groups) + 5, rtol=1e-6
+    )
+
+
+def test_the_default_is_the_pool_and_is_the_same_each_time():
+    X, y, groups = machines(each=4)
+    settings = {"steps": 15, "members": 2, "hidden": 4}
+    first, second = (MetaRegressor(**settings).fit(X, y, groups=groups) for _ in range(2))
+    np.testing.assert_array_equal(first.predict(X), second.predict(X))
+    assert first.weights_.sum() == pytest.approx(1.0)
+    back = pickle.loads(pickle.dumps(first))
+    np.testing.assert_array_equal(back.predict(X, groups=groups), first.predict(X, groups=groups))
+    assert "of one with learned features" in first.summary() or first.weights_[1] == 0
+
+
+def test_more_rows_than_are_fitted_to_still_count_for_the_groups():
+    X, y, groups = machines()
+    sampled = MetaRegressor("linear", max_rows=60).fit(X, y, groups=groups)
+    assert sampled.groups_ == [f"m{i}" for i in range(15)]
+    assert sampled.score(X, y, groups=groups) > 0.97
+
+
+def test_groups_go_through_pipelines_searches_and_folds():
+    X, y, groups = machines()
+    X = X[["load"]].to_numpy()
+    with sklearn.config_context(enable_metadata_routing=True):
+        model = MetaRegressor("linear", steps=20).set_fit_request(groups=True)
+        model = model.set_score_request(groups=True)
+        pipeline = make_pipeline(StandardScaler(), model)
+        search = GridSearchCV(pipeline, {"metaregressor__steps": [5, 20]}, cv=GroupKFold(3))
+        search.fit(X, y, groups=groups)
+        assert len(search.best_estimator_[-1].groups_) == 15
+        found = cross_validate(pipeline, X, y, params={"groups": groups}, cv=GroupKFold(3))
+        assert (found["test_score"] > 0.3).all()
+
+
+def test_without_groups_it_is_one_linear_regression():
+    X, y, _ = machines()
+    model = MetaRegressor().fit(X, y)
+    design = np.column_stack([np.ones(len(X)), X["load"], X["kind"] == "old"]).astype(float)
+    wanted = design @ np.linalg.lstsq(design, y, rcond=None)[0]
+    np.testing.assert_allclose(model.predict(X), wanted, rtol=1e-4)
+    with pytest.raises(InputError, match="fit was given no groups"):
+        model.adapt(X, y)
+    assert len(model.group_effects_) == 0
+    assert "Linear model of 90 rows" in model.summary()
+
+
+@pytest.mark.parametrize("method", ["linear", "learned"])
+def test_degenerate_tables_have_finite_predictions(method):
+    X, y, groups = machines(count=8, each=3)
+    settings = {"method": method, "steps": 10, "members": 1, "hidden": 3}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for table, target, names in (
+            (X, np.full(len(X), 3.0), groups),
+            (X.assign(load=1.0), y, groups),
+            (X, y, np.arange(len(X))),
+            (X, y, np.zeros(len(X))),
+        ):
+            model = MetaRegressor(**settings).fit(table, target, groups=names)
+            for numbers in model.predict(table, groups=names, return_std=True):
+                assert np.isfinite(numbers).all()
+
+
+def test_what_looks_like_a_mistake_is_said():
+    X, y, groups = machines(count=8, each=3)
+    model = MetaRegressor("linear", steps=3)
+    with pytest.warns(UserWarning, match="number of a row"):
+        clone(model).fit(X, y, groups=np.arange(len(X)))
+    with pytest.warns(UserWarning, match="one group"):
+        clone(model).fit(X, y, groups=np.zeros(len(X)))
+    with pytest.warns(UserWarning, match="'name' names the group"):
+        clone(model).fit(X.assign(name=groups), y, groups=groups)
+    model.fit(X, y, groups=groups)
+    with pytest.warns(UserWarning, match="1 of 1 rows have a category"):
+        model.predict(pd.DataFrame({"load": [1.0], "kind": ["brand new"]}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda X, y, g: (X, y, g[:-1]), "inconsistent"),
+        (lambda X, y, g: (X, y, np.where(g == "m1", None, g)), "misses 3 of 24"),
+        (lambda X, y, g: (X[:0], y[:0], g[:0]), "0 rows"),
+        (lambda X, y, g: (X.assign(load=np.nan), y, g), "'load' misses 24 of 24"),
+        (lambda X, y, g: (X, np.where(y > 0, np.nan, y), g), "y contains NaN"),
+        (lambda X, y, g: (X, np.full(len(y), "high"), g), "y is of type"),
+        (lambda X, y, g: (X, None, g), "requires y"),
+    ],
+)
+def test_bad_input_is_refused_before_any_fit(change, message):
+    X, y, groups = change(*machines(count=8, each=3))
+    with pytest.raises(ValueError, match=message):
+        MetaRegressor().fit(X, y, groups=groups)
+
+
+def test_other_mistakes_are_named(fitted):
+    X, y, _ = machines()
+    with pytest.raises(InputError, match=r"'lineer'.*linear"):
+        MetaRegressor("lineer").fit(X, y)
+    with pytest.raises(InputError, match="hidden=0"):
+        MetaRegressor(hidden=0).fit(X, y)
+    with pytest.raises(ValueError, match="non-zero"):
+        MetaRegressor().fit(X, y, sample_weight=np.zeros(len(y)))
+    with pytest.raises(ValueError, match="feature names"):
+        fitted.predict(X[["load"]])
