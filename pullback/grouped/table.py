@@ -17,6 +17,9 @@ from pullback.core.errors import InputError
 MOST_VALUES = 100
 """More values than this in a column of texts are no categories."""
 
+MOST_NUMBERS = 10
+"""More texts than this that all read as numbers are numbers, and no categories."""
+
 FEW = 4
 """Up to so many values a column needs no quantiles."""
 
@@ -73,6 +76,13 @@ class Column:
         if column.dtype.kind == "M":
             return cls(name, "time", (column.min(),))
         texts = np.unique(column.astype(str))
+        if len(texts) > MOST_NUMBERS and all(map(_reads_as_number, texts)):
+            raise InputError(
+                f"The column {name!r} holds numbers written as text, such as {str(texts[-1])!r}",
+                allowed="numbers, or texts that name categories",
+                remedy="Read it with pandas.read_csv(..., decimal=',') where that is a decimal "
+                "comma, or convert it by astype(float)",
+            )
         if len(texts) > MOST_VALUES:
             raise InputError(
                 f"The column {name!r} has {len(texts)} different texts",
@@ -110,6 +120,14 @@ class Column:
         known = np.isin(texts, self.values)
         indicators = texts[:, None] == np.array(self.values[1:])[None]
         return np.where(known[:, None], indicators, np.nan)
+
+
+def _reads_as_number(text: str) -> bool:
+    try:
+        float(text.replace(",", "."))
+    except ValueError:
+        return False
+    return True
 
 
 def _check(name: str, column: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " rows"]:

@@ -58,7 +58,8 @@ def test_ranks_are_those_of_weighted_rows():
         (np.array([1.0, np.inf]), "1 infinite"),
         (np.array(["a", 1], object), "int, str"),
         (np.array([1 + 2j]), "complex"),
-        (np.array([str(i) for i in range(200)]), "200 different texts"),
+        (np.array([f"no. {i}" for i in range(200)]), "200 different texts"),
+        (np.array([f"{i},5" for i in range(20)]), "numbers written as text, such as '9,5'"),
     ],
 )
 def test_a_column_that_cannot_be_used_is_named(column, message):

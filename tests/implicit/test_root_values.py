@@ -338,7 +338,7 @@ def test_the_tree_of_the_solution_and_of_the_arguments_may_be_any():
 
 
 def test_the_meta_gradient_of_imaml_is_the_gradient_through_root(key):
-    strength = cf.STRENGTHS["diagonal"]
+    strength, exact = cf.STRENGTHS["diagonal"], cf.exact("diagonal")
     task, theta = cf.task(), cf.theta()
 
     def condition(phi, theta, support):
@@ -347,7 +347,7 @@ def test_the_meta_gradient_of_imaml_is_the_gradient_through_root(key):
 
     @implicit.root(condition, symmetric=True, linear_solver=EXACT)
     def adapt(init, theta, support):
-        return cf.nested(jnp.asarray(cf.exact("diagonal").phi))
+        return cf.nested(jnp.asarray(exact.phi))
 
     outer = lambda theta: cf.loss(adapt(theta, theta, task.support), task.query)  # noqa: E731
     algorithm = imaml(cf.loss, strength=strength, solver=cf.solve_exactly, linear_solver=EXACT)
@@ -355,7 +355,7 @@ def test_the_meta_gradient_of_imaml_is_the_gradient_through_root(key):
     got_value, got = jax.jit(jax.value_and_grad(outer))(jax.tree.map(jnp.asarray, theta))
     close(got_value, value)
     close(got, gradient)
-    close(got, cf.exact("diagonal").meta_gradient)
+    close(got, exact.meta_gradient)
 
 
 def test_damping_is_added_to_the_jacobian():
