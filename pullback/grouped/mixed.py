@@ -16,7 +16,7 @@ segment sums, so that groups of unequal sizes cost what their rows cost.
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -38,7 +38,7 @@ MOST_PRODUCTS = 24
 
 
 class Rows(NamedTuple):
-    """Rows of all groups.
+    """Rows of all groups; inside ``jit`` arrays of JAX.
 
     Args:
         inputs: columns that vary within groups, then those that do not, then extra ones for a
@@ -48,10 +48,10 @@ class Rows(NamedTuple):
         group: the number of the group.
     """
 
-    inputs: Float[Array, "n inputs"]
-    y: Float[Array, " n"]
-    weight: Float[Array, " n"]
-    group: Int[Array, " n"]
+    inputs: Float[np.ndarray, "n inputs"]
+    y: Float[np.ndarray, " n"]
+    weight: Float[np.ndarray, " n"]
+    group: Int[np.ndarray, " n"]
 
 
 @dataclass(frozen=True)
@@ -172,6 +172,7 @@ class Mixed:
         mean: of w.
         covariance: of w.
         noise: σ.
+        converged: whether L-BFGS ended before its last step.
     """
 
     basis: Basis
@@ -179,6 +180,7 @@ class Mixed:
     mean: Float[np.ndarray, " f"]
     covariance: Float[np.ndarray, "f f"]
     noise: float
+    converged: bool = True
 
     def adapt(self, rows: Rows, groups: int) -> "Adapted":
         """Each group's own head, from its rows.
@@ -299,7 +301,8 @@ def fit(
         )
         params = restore(jnp.asarray(found.x))
         params = jax.tree.map(np.asarray, params)
-        return _posterior(basis, params, padded, size)
+        model = _posterior(basis, params, padded, size)
+        return replace(model, converged=bool(found.success))
 
 
 def posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixed:

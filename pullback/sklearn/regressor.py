@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import norm
 from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
 from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
 from sklearn.utils.validation import (
@@ -168,6 +169,13 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         for number, basis in enumerate([linear] + [learned] * members):
             self._say(f"learned model {number} of {members}" if number else "the linear model")
             model = mixed.fit(basis, sample, in_sample, seed=seed + number, steps=self.steps)
+            # Learned features stop early: more steps only fit the groups at hand.
+            if not (model.converged or basis.hidden):
+                warnings.warn(
+                    f"The linear model was still changing after {self.steps} steps: raise steps",
+                    ConvergenceWarning,
+                    stacklevel=3,
+                )
             if len(sample.y) < len(rows.y):
                 model = mixed.posterior(basis, model.params, rows, count)
             self._models.append(model)
@@ -273,14 +281,14 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         )
         return AdaptedRegressor(self, [model.adapt(rows, 1) for model in self._models])
 
-    def score(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> float:
+    def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """R² of the predictions.
 
         Args:
             X: as in :meth:`predict`.
             y: the targets.
-            groups: as in :meth:`predict`.
             sample_weight: what each row counts for.
+            groups: as in :meth:`predict`.
 
         Returns:
             1 for perfect predictions, 0 for the mean's.

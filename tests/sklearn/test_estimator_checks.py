@@ -8,6 +8,7 @@ from pullback.sklearn import MetaRegressor
 pytestmark = [
     pytest.mark.usefixtures("tiny"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning"),
+    pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
 ]
 
 EXCEPTIONS = {

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import sklearn
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_validate
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -106,7 +107,7 @@ def test_units_of_columns_and_targets_do_not_matter(fitted):
 
 def test_the_default_is_the_pool_and_is_the_same_each_time():
     X, y, groups = machines(each=4)
-    settings = {"steps": 15, "members": 2, "hidden": 4}
+    settings = {"members": 2, "hidden": 4}
     first, second = (MetaRegressor(**settings).fit(X, y, groups=groups) for _ in range(2))
     np.testing.assert_array_equal(first.predict(X), second.predict(X))
     assert first.weights_.sum() == pytest.approx(1.0)
@@ -126,10 +127,12 @@ def test_groups_go_through_pipelines_searches_and_folds():
     X, y, groups = machines()
     X = X[["load"]].to_numpy()
     with sklearn.config_context(enable_metadata_routing=True):
-        model = MetaRegressor("linear", steps=20).set_fit_request(groups=True)
+        model = MetaRegressor("linear").set_fit_request(groups=True)
         model = model.set_score_request(groups=True)
         pipeline = make_pipeline(StandardScaler(), model)
-        search = GridSearchCV(pipeline, {"metaregressor__steps": [5, 20]}, cv=GroupKFold(3))
+        search = GridSearchCV(
+            pipeline, {"metaregressor__method": ["linear", "learned"]}, cv=GroupKFold(3)
+        )
         search.fit(X, y, groups=groups)
         assert len(search.best_estimator_[-1].groups_) == 15
         found = cross_validate(pipeline, X, y, params={"groups": groups}, cv=GroupKFold(3))
@@ -165,9 +168,15 @@ def test_degenerate_tables_have_finite_predictions(method):
                 assert np.isfinite(numbers).all()
 
 
+def test_a_linear_model_that_is_not_fitted_is_said():
+    X, y, groups = machines()
+    with pytest.warns(ConvergenceWarning, match="after 2 steps: raise steps"):
+        MetaRegressor("linear", steps=2).fit(X, y, groups=groups)
+
+
 def test_what_looks_like_a_mistake_is_said():
     X, y, groups = machines(count=8, each=3)
-    model = MetaRegressor("linear", steps=3)
+    model = MetaRegressor("linear")
     with pytest.warns(UserWarning, match="number of a row"):
         clone(model).fit(X, y, groups=np.arange(len(X)))
     with pytest.warns(UserWarning, match="one group"):
