@@ -1,5 +1,6 @@
 """Groups by name, as numbers."""
 
+import warnings
 from collections.abc import Hashable
 from typing import Any
 
@@ -47,5 +48,17 @@ def number(
 def find(
     names: Shaped[np.ndarray, " rows"], known: dict[Hashable, int]
 ) -> Int[np.ndarray, " rows"]:
-    """The number of each row's group, and one more than there are for an unknown one."""
-    return np.array([known.get(name, len(known)) for name in names.tolist()], int)
+    """The number of each row's group; that of an unknown one is how many are known.
+
+    Names of another type than those known are none of them, which is warned of.
+    """
+    given = names.tolist()
+    kinds, before = ({type(name).__name__ for name in some} for some in (given, known))
+    if given and known and not kinds & before:
+        warnings.warn(
+            f"The names of groups are {', '.join(sorted(kinds))} here and were "
+            f"{', '.join(sorted(before))} in fit, so that none of these groups is known",
+            UserWarning,
+            stacklevel=3,
+        )
+    return np.array([known.get(name, len(known)) for name in given], int)

@@ -1,6 +1,8 @@
 """MetaRegressor: groups known, unknown and new, on arrays and frames."""
 
+import importlib
 import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -184,6 +186,8 @@ def test_what_looks_like_a_mistake_is_said():
     with pytest.warns(UserWarning, match="'name' names the group"):
         clone(model).fit(X.assign(name=groups), y, groups=groups)
     model.fit(X, y, groups=groups)
+    with pytest.warns(UserWarning, match="are int here and were str in fit"):
+        model.predict(X, groups=np.arange(len(X)))
     with pytest.warns(UserWarning, match="1 of 1 rows have a category"):
         model.predict(pd.DataFrame({"load": [1.0], "kind": ["brand new"]}))
 
@@ -204,6 +208,14 @@ def test_bad_input_is_refused_before_any_fit(change, message):
     X, y, groups = change(*machines(count=8, each=3))
     with pytest.raises(ValueError, match=message):
         MetaRegressor().fit(X, y, groups=groups)
+
+
+def test_without_scikit_learn_it_says_what_to_install(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("pullback.sklearn")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'pullback\[sklearn\]'"):
+        importlib.import_module("pullback.sklearn")
 
 
 def test_other_mistakes_are_named(fitted):
