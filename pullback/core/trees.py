@@ -172,7 +172,7 @@ def mean_share(a: Params, of: Params) -> Float[Array, ""]:
 
 
 def leaf_norms(a: Params) -> Float[Array, " leaves"]:
-    """The Euclidean norm of each leaf."""
+    """The Euclidean norm of each leaf, which neither underflows nor overflows, as :func:`norm`."""
     leaves = jax.tree.leaves(a)
     wide = _wide(*leaves)
     size = jax.lax.stop_gradient(jnp.stack([_peak(x).astype(wide) for x in leaves]))

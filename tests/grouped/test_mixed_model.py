@@ -132,6 +132,12 @@ def test_the_pool_takes_the_model_that_predicts_held_back_groups():
         assert weights.sum() == pytest.approx(1.0)
 
 
+def test_products_are_columns_of_a_linear_basis_while_they_are_few():
+    assert Basis(4, 6).products == 24
+    assert Basis(5, 5).products == 0
+    assert Basis(4, 6, hidden=8).products == 0
+
+
 def test_groups_are_numbered_anew_and_their_rows_keep_their_order():
     rows, _ = data(BASES["linear"])
     kept, count = part(rows, rows.group != 1)

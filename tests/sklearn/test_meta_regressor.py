@@ -118,6 +118,24 @@ def test_the_default_is_the_pool_and_is_the_same_each_time():
     assert "of one with learned features" in first.summary() or first.weights_[1] == 0
 
 
+def test_few_groups_are_not_held_back():
+    X, y, groups = machines(count=5)
+    model = MetaRegressor().fit(X, y, groups=groups)
+    np.testing.assert_array_equal(model.weights_, [1.0, 0.0])
+
+
+def test_a_row_of_weight_zero_is_not_there():
+    X, y, groups = machines(count=8)
+    weight = np.ones(len(y))
+    weight[groups == "m2"] = 0
+    there = weight > 0
+    wild = np.where(there, y, 1e6)
+    weighted = MetaRegressor("linear").fit(X, wild, groups=groups, sample_weight=weight)
+    without = MetaRegressor("linear").fit(X[there], y[there], groups=groups[there])
+    assert "m2" not in weighted.groups_
+    np.testing.assert_allclose(weighted.predict(X), without.predict(X))
+
+
 def test_more_rows_than_are_fitted_to_still_count_for_the_groups():
     X, y, groups = machines()
     sampled = MetaRegressor("linear", max_rows=60).fit(X, y, groups=groups)
