@@ -100,7 +100,10 @@ def _shorten(app, what, name, thing, options, signature, returned):
 
 
 def _skip(app, what, name, thing, skip, options):
-    """Whether to leave out a member: fields of a named tuple have no words of their own."""
+    """Whether to leave out a member: fields of a named tuple have no words of their own, and the
+    requests of metadata are described by scikit-learn, which makes them."""
+    if re.fullmatch(r"set_\w+_request", name.rpartition(".")[2]):
+        return True
     if "Alias for field number" in (getattr(thing, "__doc__", None) or ""):
         return True
     return None

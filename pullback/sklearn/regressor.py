@@ -204,8 +204,7 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
 
         Raises:
             InputError: for columns that cannot be used.
-            ValueError: for arrays that scikit-learn refuses.
-            sklearn.exceptions.NotFittedError: before fit.
+            ValueError: for arrays that scikit-learn refuses, and before fit.
         """
         check_is_fitted(self)
         columns, _ = self._read(X)
