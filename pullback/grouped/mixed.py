@@ -194,7 +194,7 @@ class Mixed:
         """
         f, z = self.basis.columns(self.params, rows.inputs)
         share = rows.weight / self.noise**2
-        # A sum over each group is a product with an indicator, whose rows are sorted by group.
+        # Sorted by group, a sum over each group is one over neighbouring rows.
         order = np.argsort(rows.group, kind="stable")
         f, z, y, share = f[order], z[order], rows.y[order], share[order]
         present, first = np.unique(rows.group[order], return_index=True)

@@ -45,7 +45,7 @@ class Elimination(eqx.Module):
         curved: A.
         strength: Λ of the body.
         damping: δ, in A and in S.
-        along: p ↦ (H_b − C A⁻¹ Cᵀ)·p and the features' change along p.
+        product: p ↦ (H_b − C A⁻¹ Cᵀ)·p.
         across: p ↦ Cᵀ·p.
         cross: w ↦ C·w.
     """

@@ -47,7 +47,8 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         members: learned models, each from a start of its own, whose predictions are averaged.
         steps: the most iterations of a fit.
         max_rows: the most rows that the prior, the noise and the learned features are fitted
-            to; a sample of whole groups where there are more. The population's weights and
+            to; where there are more a sample of whole groups, or of rows where that would be
+            fewer than a hundred groups. The population's weights and
             each group's own are always those of all rows.
         random_state: of the learned features' start, of the sample and of held-back groups.
         verbose: 1 to print what is being done.
@@ -324,14 +325,12 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         if y is None:
             return columns, None
         target = column_or_1d(y, warn=True)
-        if target.dtype.kind not in "biuf":
-            try:
-                target = target.astype(np.float64)
-            except (TypeError, ValueError) as error:
-                raise InputError(
-                    f"y is of type {target.dtype}", allowed="one number for each row"
-                ) from error
-        target = target.astype(np.float64)
+        try:
+            target = target.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise InputError(
+                f"y is of type {target.dtype}", allowed="one number for each row"
+            ) from error
         assert_all_finite(target, input_name="y")
         check_consistent_length(columns[0][1], target)
         return columns, target
@@ -353,10 +352,11 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
                 stacklevel=3,
             )
         for name, column in columns:
-            if count < FEWEST_GROUPS or np.asarray(column).dtype.kind in "biufM":
+            if count < FEWEST_GROUPS or column.dtype.kind in "biufM":
                 continue
-            pairs = len(set(zip(np.asarray(column).astype(str), group, strict=True)))
-            if pairs == count == len(np.unique(np.asarray(column).astype(str))):
+            texts = column.astype(str)
+            pairs = len(set(zip(texts, group, strict=True)))
+            if pairs == count == len(np.unique(texts)):
                 warnings.warn(
                     f"The column {name!r} names the group, so that nothing is left to the "
                     "groups' own models and a new group has no value of it. Leave it out of X",

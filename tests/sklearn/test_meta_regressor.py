@@ -16,7 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pullback.core.errors import InputError
+from pullback.grouped import Rows
 from pullback.sklearn import MetaRegressor
+from pullback.sklearn.regressor import _sample
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -134,6 +136,17 @@ def test_a_row_of_weight_zero_is_not_there():
     without = MetaRegressor("linear").fit(X[there], y[there], groups=groups[there])
     assert "m2" not in weighted.groups_
     np.testing.assert_allclose(weighted.predict(X), without.predict(X))
+
+
+def test_a_sample_is_of_whole_groups_where_that_is_many_and_of_rows_where_not():
+    group = np.repeat(np.arange(300), 4)
+    rows = Rows(np.zeros((1200, 1)), np.zeros(1200), np.ones(1200), group)
+    whole, count = _sample(rows, 300, 601, np.random.RandomState(0))
+    assert count == 150
+    assert (np.bincount(whole.group) == 4).all()
+    some, _ = _sample(rows, 300, 200, np.random.RandomState(0))
+    assert len(some.y) == 200
+    assert (np.bincount(some.group) < 4).any()
 
 
 def test_more_rows_than_are_fitted_to_still_count_for_the_groups():
