@@ -5,29 +5,30 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import norm
 from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
-from sklearn.utils import check_consistent_length, check_random_state, column_or_1d
-from sklearn.utils.validation import (
-    _check_sample_weight,
-    assert_all_finite,
-    check_is_fitted,
-    validate_data,
-)
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils.validation import check_is_fitted
 
-from pullback.core.errors import InputError, check_counts, check_number, unknown_name
+from pullback.core.errors import InputError, check_counts, unknown_name
 from pullback.grouped import mixed, pooled
 from pullback.grouped.mixed import Basis, Rows
-from pullback.grouped.table import Encoder, columns_of
+from pullback.grouped.table import Encoder
 from pullback.sklearn import groups as naming
+from pullback.sklearn.inputs import (
+    FEWEST_GROUPS,
+    Columns,
+    interval,
+    read_columns,
+    read_target,
+    read_weight,
+    warn_about_categories,
+    warn_about_groups,
+)
 from pullback.sklearn.reading import in_units_of_the_table, report
 
 METHODS = ("auto", "linear", "learned")
-
-FEWEST_GROUPS = 6
-"""With fewer groups none is held back, and ``method="auto"`` is the linear model."""
 
 
 class MetaRegressor(RegressorMixin, BaseEstimator):
@@ -112,12 +113,9 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
             steps=self.steps,
             max_rows=self.max_rows,
         )
-        if y is None:
-            raise InputError("MetaRegressor requires y to be passed, but the target y is None")
-        columns, target = self._read(X, y)
-        weight = _check_sample_weight(
-            sample_weight, target, dtype=np.float64, ensure_non_negative=True
-        )
+        columns = read_columns(self, X, reset=True)
+        target = read_target(y, columns, "MetaRegressor")
+        weight = read_weight(sample_weight, target)
         names = None if groups is None else naming.read(groups, target)
         kept = weight > 0
         columns = [(name, column[kept]) for name, column in columns]
@@ -128,7 +126,7 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         self._known = {name: place for place, name in enumerate(self.groups_)}
         grouped = names is not None
         self._encoder = Encoder.fit(columns, weight, group if grouped else None)
-        self._warn_about_groups(group, columns)
+        warn_about_groups(group, len(self.groups_), columns, stacklevel=2)
         share = weight / weight.sum()
         self._centre = float(share @ target)
         deviation = float(np.sqrt(share @ (target - self._centre) ** 2))
@@ -208,7 +206,7 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
             ValueError: for arrays that scikit-learn refuses, and before fit.
         """
         check_is_fitted(self)
-        columns, _ = self._read(X)
+        columns = self._read(X)
         rows = len(columns[0][1])
         unknown = len(self.groups_)
         group = np.full(rows, unknown)
@@ -232,7 +230,7 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         Raises:
             InputError: if the coverage is no share; else as :meth:`predict`.
         """
-        return _interval(coverage, *self.predict(X, groups, return_std=True))
+        return interval(coverage, *self.predict(X, groups, return_std=True))
 
     def known_groups(self, groups: Any) -> Bool[np.ndarray, " rows"]:
         """Which groups have a model of their own.
@@ -268,14 +266,11 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
                 "adapt needs to know how groups differ, and fit was given no groups",
                 remedy="Write fit(X, y, groups=...)",
             )
-        columns, target = self._read(X, y, reset=False)
-        weight = np.ones(len(target))
-        if sample_weight is not None:
-            weight = _check_sample_weight(
-                sample_weight, target, dtype=np.float64, ensure_non_negative=True
-            )
+        columns = read_columns(self, X, reset=False, may_be_empty=True)
+        target = read_target(y, columns, "MetaRegressor")
+        weight = read_weight(sample_weight, target, may_be_empty=True)
         inputs, new = self._encoder(columns)
-        _warn_about_categories(new, len(target))
+        warn_about_categories(new, len(target), stacklevel=2)
         rows = Rows(
             inputs, (target - self._centre) / self._unit, weight, np.zeros(len(target), int)
         )
@@ -304,65 +299,13 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
 
     def _predict(self, columns, heads, group, return_std: bool) -> Any:
         inputs, new = self._encoder(columns)
-        _warn_about_categories(new, len(inputs))
+        warn_about_categories(new, len(inputs), stacklevel=3)
         mean, variance = pooled.predict(self._models, heads, self._shares, inputs, group)
         mean = self._centre + self._unit * mean
         return (mean, self._unit * np.sqrt(variance)) if return_std else mean
 
-    def _read(self, X: Any, y: Any = None, reset: bool | None = None) -> tuple[Any, Any]:
-        """X as columns by name, and y."""
-        reset = y is not None if reset is None else reset
-        adapting = y is not None and not reset
-        if hasattr(X, "columns") and hasattr(X, "__getitem__"):
-            validate_data(self, X, reset=reset, skip_check_array=True)
-            columns = list(columns_of(X).items())
-            if not columns or (not len(columns[0][1]) and not adapting):
-                raise InputError(f"X has {len(X)} rows and {len(columns)} columns")
-        else:
-            fewest = 0 if adapting else 1
-            X = validate_data(self, X, reset=reset, dtype=np.float64, ensure_min_samples=fewest)
-            columns = [(f"x{j}", X[:, j]) for j in range(X.shape[1])]
-        if y is None:
-            return columns, None
-        target = column_or_1d(y, warn=True)
-        try:
-            target = target.astype(np.float64)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"y is of type {target.dtype}", allowed="one number for each row"
-            ) from error
-        assert_all_finite(target, input_name="y")
-        check_consistent_length(columns[0][1], target)
-        return columns, target
-
-    def _warn_about_groups(self, group: np.ndarray, columns: list[Any]) -> None:
-        count = len(self.groups_)
-        if count > 1 and count == len(group):
-            warnings.warn(
-                f"Each of the {count} groups has one row, so that what differs between groups "
-                "cannot be told from noise. Is groups the number of a row?",
-                UserWarning,
-                stacklevel=3,
-            )
-        if count == 1:
-            warnings.warn(
-                "There is one group, so that nothing tells how groups differ: the prior is the "
-                "one that a fit starts from",
-                UserWarning,
-                stacklevel=3,
-            )
-        for name, column in columns:
-            if count < FEWEST_GROUPS or column.dtype.kind in "biufM":
-                continue
-            texts = column.astype(str)
-            pairs = len(set(zip(texts, group, strict=True)))
-            if pairs == count == len(np.unique(texts)):
-                warnings.warn(
-                    f"The column {name!r} names the group, so that nothing is left to the "
-                    "groups' own models and a new group has no value of it. Leave it out of X",
-                    UserWarning,
-                    stacklevel=3,
-                )
+    def _read(self, X: Any) -> Columns:
+        return read_columns(self, X, reset=False)
 
     def _say(self, what: str) -> None:
         if self.verbose:
@@ -391,7 +334,7 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The expected target of each row of the group; see :meth:`MetaRegressor.predict`."""
-        columns, _ = self.population._read(X)
+        columns = self.population._read(X)
         group = np.zeros(len(columns[0][1]), int)
         return self.population._predict(columns, self.heads, group, return_std)
 
@@ -399,13 +342,7 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         self, X: Any, coverage: float = 0.9
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
         """Bounds of the targets; see :meth:`MetaRegressor.predict_interval`."""
-        return _interval(coverage, *self.predict(X, return_std=True))
-
-
-def _interval(coverage: float, mean: np.ndarray, deviation: np.ndarray) -> Any:
-    check_number("predict_interval", "0 < coverage < 1", lambda x: 0 < x < 1, coverage=coverage)
-    reach = norm.ppf(0.5 + coverage / 2) * deviation
-    return mean - reach, mean + reach
+        return interval(coverage, *self.predict(X, return_std=True))
 
 
 def _sample(rows: Rows, groups: int, most: int, random: Any) -> tuple[Rows, int]:
@@ -424,13 +361,3 @@ def _sample(rows: Rows, groups: int, most: int, random: Any) -> tuple[Rows, int]
 
 def _only_unknown(heads: Any) -> Any:
     return type(heads)(*[part[-1:] for part in heads])
-
-
-def _warn_about_categories(new: int, rows: int) -> None:
-    if new:
-        warnings.warn(
-            f"{new} of {rows} rows have a category that was not there in fit; it counts as the "
-            "column's average",
-            UserWarning,
-            stacklevel=4,
-        )

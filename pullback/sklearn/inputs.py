@@ -1,0 +1,146 @@
+"""What an estimator is given: X as columns by name, y as numbers, and what looks like a mistake."""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from scipy.stats import norm
+from sklearn.utils import check_consistent_length, column_or_1d
+from sklearn.utils.validation import _check_sample_weight, assert_all_finite, validate_data
+
+from pullback.core.errors import InputError, check_number
+from pullback.grouped.table import columns_of
+
+Columns = Sequence[tuple[str, np.ndarray]]
+"""The columns of a table by name."""
+
+FEWEST_GROUPS = 6
+"""With fewer groups none is held back."""
+
+
+def read_columns(estimator: Any, X: Any, *, reset: bool, may_be_empty: bool = False) -> Columns:
+    """X as columns.
+
+    Args:
+        estimator: is told of the columns by ``reset``, and holds them against those it knows.
+        X: an array of numbers, or a data frame.
+        reset: whether this is a fit.
+        may_be_empty: whether it may have no rows.
+
+    Returns:
+        An array for each column, with its name.
+
+    Raises:
+        InputError: if there is no column, no row, or two columns of one name.
+        ValueError: for what scikit-learn refuses.
+    """
+    if hasattr(X, "columns") and hasattr(X, "__getitem__"):
+        validate_data(estimator, X, reset=reset, skip_check_array=True)
+        columns = list(columns_of(X).items())
+        if not columns or (not len(columns[0][1]) and not may_be_empty):
+            raise InputError(f"X has {len(X)} rows and {len(columns)} columns")
+        return columns
+    fewest = 0 if may_be_empty else 1
+    X = validate_data(estimator, X, reset=reset, dtype=np.float64, ensure_min_samples=fewest)
+    return [(f"x{j}", X[:, j]) for j in range(X.shape[1])]
+
+
+def read_target(y: Any, columns: Columns, kind: str) -> Float[np.ndarray, " rows"]:
+    """y as numbers.
+
+    Args:
+        y: one number for each row.
+        columns: of the same rows.
+        kind: the name of the estimator.
+
+    Returns:
+        An array of doubles.
+
+    Raises:
+        InputError: if it is None, or not of numbers.
+        ValueError: for what scikit-learn refuses.
+    """
+    if y is None:
+        raise InputError(f"{kind} requires y to be passed, but the target y is None")
+    target = column_or_1d(y, warn=True)
+    try:
+        target = target.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"y is of type {target.dtype}", allowed="one number for each row"
+        ) from error
+    assert_all_finite(target, input_name="y")
+    check_consistent_length(columns[0][1], target)
+    return target
+
+
+def read_weight(
+    sample_weight: Any, target: np.ndarray, *, may_be_empty: bool = False
+) -> Float[np.ndarray, " rows"]:
+    """What each row counts for; 1 where that is not given."""
+    if sample_weight is None and may_be_empty:
+        return np.ones(len(target))
+    return _check_sample_weight(sample_weight, target, dtype=np.float64, ensure_non_negative=True)
+
+
+def interval(
+    coverage: float, mean: Float[np.ndarray, " rows"], deviation: Float[np.ndarray, " rows"]
+) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
+    """The bounds between which a normal variable lies so often.
+
+    Raises:
+        InputError: if the coverage is no share.
+    """
+    check_number("predict_interval", "0 < coverage < 1", lambda x: 0 < x < 1, coverage=coverage)
+    reach = norm.ppf(0.5 + coverage / 2) * deviation
+    return mean - reach, mean + reach
+
+
+def warn_about_groups(
+    group: Int[np.ndarray, " rows"], count: int, columns: Columns, *, stacklevel: int
+) -> None:
+    """Say what cannot be learned from such groups.
+
+    Args:
+        group: the number of each row's group.
+        count: how many there are; 0 where none were given.
+        columns: of the same rows.
+        stacklevel: of the warnings.
+    """
+
+    def warn(message: str) -> None:
+        warnings.warn(message, UserWarning, stacklevel=stacklevel + 2)
+
+    if count > 1 and count == len(group):
+        warn(
+            f"Each of the {count} groups has one row, so that what differs between groups "
+            "cannot be told from noise. Is groups the number of a row?"
+        )
+    if count == 1:
+        warn(
+            "There is one group, so that nothing tells how groups differ: the prior is the "
+            "one that a fit starts from"
+        )
+    for name, column in columns:
+        if count < FEWEST_GROUPS or column.dtype.kind in "biufM":
+            continue
+        texts = column.astype(str)
+        pairs = len(set(zip(texts, group, strict=True)))
+        if pairs == count == len(np.unique(texts)):
+            warn(
+                f"The column {name!r} names the group, so that nothing is left to the "
+                "groups' own models and a new group has no value of it. Leave it out of X"
+            )
+
+
+def warn_about_categories(new: int, rows: int, *, stacklevel: int) -> None:
+    """Say how many rows have a category that was not there in fit."""
+    if new:
+        warnings.warn(
+            f"{new} of {rows} rows have a category that was not there in fit; it counts as the "
+            "column's average",
+            UserWarning,
+            stacklevel=stacklevel + 1,
+        )
