@@ -163,6 +163,18 @@ DATASETS = Registry(
         "pullback.tasks.omniglot:load_omniglot",
         {"rotations": True},
     ),
+    Entry(
+        "folder",
+        "own pictures, one folder for each class; --data-dir names their folder",
+        "pullback.tasks.folder:load_folder",
+        {"validation_classes": 0, "test_classes": 0},
+    ),
+    Entry(
+        "vectors",
+        "own feature vectors; --data-dir names a .npz file of x and y",
+        "pullback.tasks.vectors:load_vectors",
+        {"model": "mlp", "standardise": True, "validation_classes": 0, "test_classes": 0},
+    ),
 )
 """``make(*, data_dir=..., ways=..., shots=..., queries=...)``, each with those it takes, gives
 tasks (``sample(key)``) or examples sorted into classes (:class:`pullback.tasks.ClassSet`)."""
@@ -207,6 +219,13 @@ SPLITS = {
     "official": "the data set's own evaluation part for test",
 }
 """How classes are dealt to training, validation and test."""
+
+CHANNELS = {
+    "auto": "grey if all pictures are, else colour",
+    "grey": "one channel",
+    "colour": "red, green and blue",
+}
+"""The channels that own pictures are read with."""
 
 STRATEGIES = {
     "auto": "map on a CPU, vmap on an accelerator",

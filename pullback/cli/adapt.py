@@ -18,8 +18,9 @@ def adapt(
         Path,
         typer.Option(
             "--support",
-            help="Folder with one sub-folder of pictures per new class.",
-            rich_help_panel="Pictures",
+            help="Folder with one sub-folder of pictures per new class; of a run on feature "
+            "vectors a .npz file of x and y.",
+            rich_help_panel="Examples",
             show_default=False,
         ),
     ],
@@ -28,8 +29,8 @@ def adapt(
         typer.Option(
             "--query",
             help="Folder of pictures to classify; in sub-folders named as the classes, the "
-            "accuracy is told too.",
-            rich_help_panel="Pictures",
+            "accuracy is told too. Of vectors a .npz file of x, or of x and y.",
+            rich_help_panel="Examples",
             show_default=False,
         ),
     ],
@@ -62,7 +63,7 @@ def adapt(
     quiet: o.Quiet = False,
     json: o.Json = False,
 ) -> None:
-    """Adapt a run to your own pictures of new classes, and classify others.
+    """Adapt a run to your own pictures or vectors of new classes, and classify others.
 
     For instance:  pullback adapt runs/first --support my/known --query my/unknown
     """
@@ -81,15 +82,15 @@ def adapt(
             f"{given} given, a run and --pretrained", allowed="the folder of a run, or --pretrained"
         )
     opened = open_trained(place)
-    reporter.say("Reading the pictures, adapting to them and classifying; compiling takes longest.")
-    record = predict.adapt_to_folders(opened, support, query, which=checkpoint, seed=seed)
+    reporter.say("Reading the examples, adapting to them and classifying; compiling takes longest.")
+    record = predict.adapt_to_examples(opened, support, query, which=checkpoint, seed=seed)
     if record["passed_over"]:
         reporter.warn(f"Passed over beside the class folders: {', '.join(record['passed_over'])}.")
     rows = [
         (row["file"], row["predicted"], formatting.percent(row["probability"]), row["label"] or "")
         for row in record["predictions"]
     ]
-    headings = ("file", "predicted class", "probability>", "its folder")
+    headings = ("file", "predicted class", "probability>", "its class")
     if record["accuracy"] is None:
         headings, rows = headings[:3], [row[:3] for row in rows]
     shown = [console.table(headings, rows)]

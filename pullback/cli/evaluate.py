@@ -33,7 +33,7 @@ def evaluate(
         str | None,
         typer.Option(
             "--data-dir",
-            help="Read the images from this folder in place of the run's own.",
+            help="Read the examples from this folder, or this file, in place of the run's own.",
             rich_help_panel="Tasks",
             show_default=False,
         ),
@@ -115,6 +115,7 @@ def evaluate(
 
     def score(baseline: bool):
         label = BASELINE if baseline else f"{split} tasks"
+        say = (lambda text: None) if baseline else reporter.say
         with reporter.counting(label, tasks) as on_block:
             return evaluate_run(
                 opened,
@@ -130,6 +131,7 @@ def evaluate(
                 allow_changed_data=allow_changed_data,
                 baseline=baseline,
                 on_block=on_block,
+                say=say,
             ).record
 
     record = score(False)

@@ -32,6 +32,8 @@ from pullback.tasks.datasets import Data, DataSummary, gives_classes, load, summ
 from pullback.tasks.images import DRAWING
 
 PARTS = ("train", "validation", "test")
+KEPT_BACK = 5
+"""Of as many classes one is kept for validation and one for test, where no number is given."""
 VALIDATIONS = 10
 """Of a pretraining, about."""
 RESTORED_COPIES = 4
@@ -96,8 +98,13 @@ class Experiment:
             for name in ("rotations", "reflections", "distortion", "same_alphabet")
             if training
         }
-        classes = self.data.select(self.split.classes(part))
+        classes = self.classes(part)
         return episodes_of(classes, self.config, called=f"the {part} classes", **augmented)
+
+    def classes(self, part: str) -> ClassSet:
+        """The examples of one part of the split, as the model takes them."""
+        assert isinstance(self.data, ClassSet) and self.split is not None
+        return self.summary.prepared(self.data.select(self.split.classes(part)))
 
     def fresh_state(self) -> TrainState:
         """The state before the first meta-step."""
@@ -143,7 +150,7 @@ class Experiment:
         height, width = (*self.data.shape, 0, 0)[:2]
         drawn = bool(asked.pretrain_views) and self.data.is_images
         labelled = batches(
-            self.data.select(self.split.classes("train")),
+            self.classes("train"),
             size=size // processes,
             rotations=drawn and height == width,
             reflections=drawn,
@@ -259,11 +266,12 @@ class Pretraining(Experiment):
         return super().train(PRETRAIN if stream == TRAIN else stream, **options)
 
 
-def load_data(config: RunConfig) -> Data:
+def load_data(config: RunConfig, say: Callable[[str], None] | None = None) -> Data:
     """What the data set of a configuration gives.
 
     Args:
         config: the settings.
+        say: told in sentences what is passed over and how reading goes; warnings tell it if None.
 
     Returns:
         Examples sorted into classes, or tasks.
@@ -278,7 +286,43 @@ def load_data(config: RunConfig) -> Data:
         ways=data.ways,
         shots=data.shots,
         queries=data.queries,
+        image_size=data.image_size,
+        channels=data.channels,
+        say=say,
     )
+
+
+def settle(config: RunConfig, data: Data) -> RunConfig:
+    """The same configuration with what its data decide: channels, and classes kept back.
+
+    Args:
+        config: the settings.
+        data: what the data set gave.
+
+    Returns:
+        The configuration, in which nothing is left to the data.
+
+    Raises:
+        InputError: if there are too few classes to keep some back for validation and for test.
+    """
+    given = config.data
+    if not isinstance(data, ClassSet):
+        return config
+    changes: dict[str, Any] = {}
+    if given.channels == "auto":
+        changes["channels"] = "grey" if data.shape[-1] == 1 else "colour"
+    count, ways = len(data.classes), _given(given.ways)
+    open_ones = [n for n in ("validation_classes", "test_classes") if not getattr(given, n)]
+    changes |= dict.fromkeys(open_ones, max(ways, count // KEPT_BACK))
+    if open_ones and 3 * ways > count:
+        fit = count // 3
+        raise InputError(
+            f"{ways} ways need {ways} classes each for training, validation and test, "
+            f"{3 * ways} in all, and the data set {given.dataset!r} has {count}",
+            allowed=f"at most {fit} ways" if fit > 1 else "6 classes or more, for 2 ways",
+            remedy=f"Give --ways {fit}, or add classes" if fit > 1 else "Add classes",
+        )
+    return dataclasses.replace(config, data=dataclasses.replace(given, **changes))
 
 
 def summarise_unseen(config: RunConfig) -> DataSummary:
@@ -331,6 +375,7 @@ def build(
     split: ClassSplit | None = None,
     data: Data | None = None,
     summary: DataSummary | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Experiment:
     """Build and check everything that a configuration names, before anything is computed.
 
@@ -339,9 +384,10 @@ def build(
         split: the classes of a run that exists; drawn if None, which is for new runs only.
         data: what the data set gives, if it is loaded already.
         summary: what a run that exists knows of its data; that of the data if None.
+        say: as :func:`load_data` has it, and told what has changed since that run began.
 
     Returns:
-        The experiment.
+        The experiment; its configuration is settled.
 
     Raises:
         InputError: if the parts do not fit each other, or the data are not those of the run.
@@ -350,9 +396,10 @@ def build(
     # Whatever can be wrong without the data is found before they are loaded.
     make_algorithm(config, CLASSIFICATION.loss(lambda params, x: x))
     _check_model(config)
-    data = load_data(config) if data is None else data
+    data = load_data(config, say) if data is None else data
+    config = settle(config, data)
+    given = config.data
     if isinstance(data, ClassSet) and split is None:
-        given = config.data
         split = draw_split(
             data,
             _given(given.split_by),
@@ -366,12 +413,29 @@ def build(
     if jax.default_backend() == "cpu":
         # Host devices share one memory, and each holds all of them.
         copies *= parallel.task_mesh(config.training.tasks_per_step).size
-    summary = summarise_data(data, config.data.ways) if summary is None else summary
+    if summary is None:
+        by = split.train if split is not None and given.standardise else None
+        summary = summarise_data(data, given.ways, by)
+    elif say is not None:
+        say_changes(summary, data, say)
     built = assemble(config, summary, split, data, copies=copies)
     for part in PARTS:
         built.tasks(part)
     built.pretraining()
     return built
+
+
+def say_changes(summary: DataSummary, data: Data, say: Callable[[str], None]) -> None:
+    """Say which classes have come or gone since a run began; one with other examples is an error.
+
+    Args:
+        summary: what the run knows of its data.
+        data: the data as they are now.
+        say: told in a sentence, if there is anything to say.
+    """
+    text = summary.come_and_gone(data) if isinstance(data, ClassSet) else ""
+    if text:
+        say(text)
 
 
 def assemble(

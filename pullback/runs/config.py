@@ -19,6 +19,7 @@ from pullback.core.registry import AlgorithmEntry, Entry
 from pullback.registries import (
     ACTIVATIONS,
     ALGORITHMS,
+    CHANNELS,
     DATASETS,
     INNER_LOOPS,
     LINEAR_SOLVERS,
@@ -38,6 +39,7 @@ from pullback.runs.fields import (
     FOLDER,
     FROM_ZERO,
     NAMES,
+    PLACE,
     POSITIVE,
     SEED,
     SHARE,
@@ -193,12 +195,33 @@ class DataConfig:
         one_of("data set", DATASETS), "glyphs", f"Data set: {', '.join(DATASETS)}."
     )
     data_dir: str | None = setting(
-        FOLDER,
+        PLACE,
         "",
-        "Folder with the data's own files, such as images_background.zip of Omniglot. Without it "
-        "they are downloaded.",
+        "Folder with the data's own files, such as images_background.zip of Omniglot, which are "
+        "downloaded without it; of folder the one that holds a folder for each class, of vectors "
+        "the .npz file.",
         applies=_dataset_takes("data_dir"),
         resumable=True,
+    )
+    image_size: int | None = setting(
+        whole(1),
+        28,
+        "Side of the square that own pictures are fitted into, padded in the colour of their "
+        "border.",
+        applies=_dataset_takes("image_size"),
+    )
+    channels: str | None = setting(
+        one_of("kind of channels", CHANNELS),
+        "auto",
+        "Own pictures in grey, in colour, or auto: in grey if all of them are.",
+        applies=_dataset_takes("channels"),
+    )
+    standardise: bool | None = setting(
+        FLAG,
+        False,
+        "Give each number of an example the mean 0 and the deviation 1 over the training classes; "
+        "not of images.",
+        applies=FROM_CLASSES,
     )
     ways: int | None = setting(whole(2), 5, "Classes in a task.", applies=HAS_WAYS)
     shots: int | None = setting(
@@ -259,10 +282,17 @@ class DataConfig:
         SEED, 0, "Seed of that deal, drawn once for a run.", applies=FROM_CLASSES
     )
     validation_classes: int | None = setting(
-        whole(1), 100, "Classes to choose the best checkpoint by.", applies=FROM_CLASSES
+        whole(0),
+        100,
+        "Classes to choose the best checkpoint by; 0 for a fifth of all, and at least as many as "
+        "ways.",
+        applies=FROM_CLASSES,
     )
     test_classes: int | None = setting(
-        whole(1), 100, "Classes kept for the final score.", applies=FROM_CLASSES
+        whole(0),
+        100,
+        "Classes kept for the final score; 0 as for validation.",
+        applies=FROM_CLASSES,
     )
 
 
@@ -522,7 +552,7 @@ MAY_DIFFER = {
 SECTION_OF = {name: section for section, settings in SETTINGS.items() for name in settings}
 """The section of each setting; no name occurs in two."""
 
-ADDED = ("model", "pretrain", "start")
+ADDED = ("model", "pretrain", "start", "standardise")
 """Settings that runs of earlier versions do not name."""
 
 FORMER = {

@@ -183,6 +183,7 @@ WIDTHS = Kind(
 )
 NAMES = Kind("a list of names", _names, parse=_parts, written="names with commas")
 FOLDER = Kind("a folder, or empty", _path)
+PLACE = Kind("a folder or a file, or empty", _path)
 
 
 def one_of(what: str, names: Iterable[str]) -> Kind:

@@ -75,7 +75,7 @@ def open_run(asked: Asked, say: Callable[[str], None]) -> tuple[Run, Experiment]
     """
     folder = None if asked.resume is None else str(asked.resume)
     agreement.check_resume(multihost.together(lambda: folder))
-    return _begin(asked, say) if asked.resume is None else _resume(asked, asked.resume)
+    return _begin(asked, say) if asked.resume is None else _resume(asked, asked.resume, say)
 
 
 def _begin(asked: Asked, say: Callable[[str], None]) -> tuple[Run, Experiment]:
@@ -83,7 +83,7 @@ def _begin(asked: Asked, say: Callable[[str], None]) -> tuple[Run, Experiment]:
         lambda: _check_new(asked), lambda checked: str(checked[1])
     )
     folder = Path(folders[0])
-    built = _build_everywhere(settings, None, asked)
+    built = _build_everywhere(settings, None, asked, say=say)
     agreement.everywhere(lambda: check_start(built), lambda _: None)
     built = budget.prepare(
         built,
@@ -112,7 +112,7 @@ def _check_new(asked: Asked) -> tuple[RunConfig, Path]:
     return settings, out
 
 
-def _resume(asked: Asked, folder: Path) -> tuple[Run, Experiment]:
+def _resume(asked: Asked, folder: Path, say: Callable[[str], None]) -> tuple[Run, Experiment]:
     def check_flags() -> None:
         flags = {"--out": asked.out, "--minutes": asked.minutes, "--recipe": asked.recipe}
         for flag, value in flags.items():
@@ -144,10 +144,10 @@ def _resume(asked: Asked, folder: Path) -> tuple[Run, Experiment]:
     )
     split = None if found["split"] is None else ClassSplit.from_dict(found["split"])
     summary = None if found["data"] is None else DataSummary.from_dict(found["data"])
-    built = _build_everywhere(settings, split, asked, summary)
+    built = _build_everywhere(settings, split, asked, summary, say=say)
     run = Run(Path(found["folder"]), settings, split, summary)
     if not found["begun"]:
-        run = Run(run.folder, settings, built.split, built.summary)
+        run = Run(run.folder, built.config, built.split, built.summary)
         multihost.from_first(run.write)
     elif settings != stored:
         multihost.from_first(lambda: write_text(run.folder / CONFIG, settings.to_toml()))
@@ -172,13 +172,15 @@ def _build_everywhere(
     split: ClassSplit | None,
     asked: Asked,
     summary: DataSummary | None = None,
+    *,
+    say: Callable[[str], None],
 ) -> Experiment:
     """The experiment, once it is known that every process builds the same."""
 
     def make() -> Experiment:
         parallel.check_devices(settings.training.tasks_per_step, asked.devices)
         parallel.task_mesh(settings.training.tasks_per_step, asked.devices)
-        return build(settings, split, summary=summary)
+        return build(settings, split, summary=summary, say=say)
 
     def describe(built: Experiment) -> dict[str, Any]:
         if multihost.count() == 1:

@@ -1,5 +1,7 @@
-"""A person's own pictures: adapt to a few of each class, and name the class of others."""
+"""A person's own pictures or feature vectors: adapt to a few of each class, and classify others."""
 
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,73 +19,99 @@ from pullback.runs.folder import Run
 from pullback.runs.pretrained import Packed, trained_theta, with_ways
 from pullback.runs.score import describe_normalisation
 from pullback.tasks import read_class_folders
+from pullback.tasks.datasets import DataSummary
 from pullback.tasks.episodes import as_inputs
 from pullback.tasks.images import (
     DRAWING,
+    Read,
     check_is_folder,
     files_beside,
     pictures_in,
+    read_fitted,
     read_visible,
     visible_entries,
 )
+from pullback.tasks.vectors import load_vectors, read_vectors
 
 
 @dataclass(frozen=True)
 class Query:
-    """A picture whose class is asked for.
+    """An example whose class is asked for.
 
     Args:
-        file: its path.
-        image: as the data sets have it.
-        label: its class, if a folder of that name says so.
+        file: the path of its picture, or the number of its row from 0.
+        example: as the data sets have it.
+        label: its class, if that is known.
     """
 
-    file: Path
-    image: np.ndarray
+    file: Path | str
+    example: np.ndarray
     label: str | None
 
 
-def adapt_to_folders(
-    run: Run, support: Path | str, query: Path | str, *, which: str = "best", seed: int = 0
-) -> dict[str, Any]:
-    """Adapt a run's initialisation to pictures of new classes, and classify others.
+@dataclass(frozen=True)
+class Given:
+    """What a run is to adapt to, and to classify.
 
     Args:
-        run: a run on images, or a packed initialisation.
-        support: a folder with one sub-folder of pictures per class.
-        query: a folder of pictures, or of sub-folders named as the classes.
+        examples: of each class to adapt to.
+        classes: their names.
+        queries: what is to be classified.
+        passed_over: files that are no examples.
+    """
+
+    examples: Sequence[np.ndarray]
+    classes: tuple[str, ...]
+    queries: Sequence[Query]
+    passed_over: Sequence[Path] = ()
+
+
+def adapt_to_examples(
+    run: Run, support: Path | str, query: Path | str, *, which: str = "best", seed: int = 0
+) -> dict[str, Any]:
+    """Adapt a run's initialisation to examples of new classes, and classify others.
+
+    They are read as those that the run was trained on were: pictures at the size and with the
+    channels of the run, feature vectors standardised by its training classes.
+
+    Args:
+        run: a run on classes of images or vectors, or a packed initialisation.
+        support: a folder with one sub-folder of pictures per class; of vectors a ``.npz`` file of
+            ``x`` and ``y``.
+        query: a folder of pictures, or of sub-folders named as the classes; of vectors a ``.npz``
+            file of ``x``, and of ``y`` where the classes are known.
         which: the checkpoint: ``"best"``, ``"last"`` or a step.
         seed: for solvers that draw random numbers.
 
     Returns:
-        What was predicted for each picture and with which probability, as a JSON record;
+        What was predicted for each example and with which probability, as a JSON record;
         ``accuracy`` is None unless classes are known.
 
     Raises:
-        InputError: if the run is not on images, or there are more classes than it has ways.
-        DataError: if a folder or a picture cannot be read.
+        InputError: if the run is on neither, or there are more classes than it has ways.
+        DataError: if a folder or a file cannot be read.
         NumericalError: if adaptation left the finite numbers.
     """
     check_seed(seed)
     run.check_trained()
     summary = build.summary_of(run)
     ways, free = run.config.data.ways, isinstance(run, Packed)
-    if run.split is None or ways is None or not summary.images:
+    if run.split is None or ways is None or not (summary.images or len(summary.inputs) == 1):
         raise InputError(
             f"The run {str(run.folder)!r} is on {run.config.data.dataset!r}, which has no "
             "pictures to adapt to",
-            allowed="runs on images",
+            allowed="runs on classes of images or of feature vectors",
         )
-    pictures, classes = read_class_folders(support, summary.inputs)
-    if len(classes) > ways and not free:
-        raise InputError(
-            f"The folder {str(support)!r} holds {len(classes)} classes, but the run tells "
-            f"{ways} apart",
-            allowed=f"{span(2, ways)} classes",
-            remedy=f"Take fewer, train a run with --ways {len(classes)}, or take one with free "
-            "ways by --pretrained",
+    check = functools.partial(_check_ways, support, ways=None if free else ways)
+    if summary.images:
+        # Own pictures are read as they are, others as drawings or cut to size.
+        fitted = run.config.data.image_size is not None
+        given = _read_pictures(
+            support, query, summary, read_fitted if fitted else read_visible, check
         )
-    queries = read_queries(query, classes, summary.inputs)
+    else:
+        given = _read_rows(support, query, summary, check)
+    classes, queries = given.classes, given.queries
 
     config = with_ways(run, run.config, len(classes) if free else None)
     built = build.assemble(config, summary.with_ways(config.data.ways), run.split)
@@ -94,13 +122,13 @@ def adapt_to_folders(
 
     algorithm = build.make_algorithm(run.config, cross_entropy(apply))
     step, theta = trained_theta(run, built, which)
-    labels = np.repeat(np.arange(len(classes)), [len(images) for images in pictures])
-    batch = (_inputs(np.concatenate(pictures)), jnp.asarray(labels, jnp.int32))
+    labels = np.repeat(np.arange(len(classes)), [len(each) for each in given.examples])
+    batch = (_inputs(np.concatenate(given.examples), summary), jnp.asarray(labels, jnp.int32))
     phi, report = jax.jit(algorithm.adapt)(theta, batch, jax.random.key(seed))
     code = int(report.code)
     if code == Verdict.NOT_FINITE:
         raise NumericalError(f"Adaptation failed: {results.message(code)}.")
-    logits = jax.jit(apply)(phi, _inputs(np.stack([each.image for each in queries])))
+    logits = jax.jit(apply)(phi, _inputs(np.stack([each.example for each in queries]), summary))
     probabilities = np.asarray(jax.nn.softmax(logits, axis=-1), float)
     rows = [
         {
@@ -117,8 +145,8 @@ def adapt_to_folders(
         "run": str(run.folder),
         "step": step,
         "classes": list(classes),
-        "support": {name: len(each) for name, each in zip(classes, pictures, strict=True)},
-        "passed_over": [str(file) for file in files_beside(Path(support))],
+        "support": {name: len(each) for name, each in zip(classes, given.examples, strict=True)},
+        "passed_over": [str(file) for file in given.passed_over],
         "predictions": rows,
         "accuracy": float(np.mean(known)) if known else None,
         "inner_residual": float(report.inner_residual),
@@ -126,8 +154,70 @@ def adapt_to_folders(
     }
 
 
+def _check_ways(support: Path | str, classes: Sequence[str], ways: int | None) -> None:
+    """Whether a run can tell so many classes apart; None for any number."""
+    if ways is not None and len(classes) > ways:
+        kind = "folder" if Path(support).is_dir() else "file"
+        raise InputError(
+            f"The {kind} {str(support)!r} holds {len(classes)} classes, but the run tells "
+            f"{ways} apart",
+            allowed=f"{span(2, ways)} classes",
+            remedy=f"Take fewer, train a run with --ways {len(classes)}, or take one with free "
+            "ways by --pretrained",
+        )
+
+
+def _read_pictures(
+    support: Path | str,
+    query: Path | str,
+    summary: DataSummary,
+    read: Read,
+    check: Callable[[Sequence[str]], None],
+) -> Given:
+    pictures, classes = read_class_folders(support, summary.inputs, read)
+    check(classes)
+    queries = read_queries(query, classes, summary.inputs, read)
+    return Given(pictures, classes, queries, files_beside(Path(support)))
+
+
+def _read_rows(
+    support: Path | str,
+    query: Path | str,
+    summary: DataSummary,
+    check: Callable[[Sequence[str]], None],
+) -> Given:
+    """Rows of two files, on the scale that the run was trained on."""
+    known = load_vectors(support)
+    check(known.classes)
+    x, labels = read_vectors(query)
+    for place, columns in ((support, known.shape[0]), (query, x.shape[1])):
+        if (columns,) != summary.inputs:
+            raise DataError(
+                f"x in {str(place)!r} has {columns} columns",
+                allowed=f"{summary.inputs[0]}, as the run was trained with",
+            )
+    named = [None] * len(x) if labels is None else [str(label) for label in labels]
+    foreign = sorted({name for name in named if name is not None} - {*known.classes})
+    if foreign:
+        raise DataError(
+            f"y in {str(query)!r} has labels of no support class, such as {foreign[0]!r}",
+            allowed=", ".join(known.classes),
+            remedy="Leave y out where classes are not known",
+        )
+    scaled = summary.prepared(known)
+    rows = x if summary.standardisation is None else summary.standardisation(x)
+    queries = [
+        Query(f"row {number}", row, name)
+        for number, (row, name) in enumerate(zip(rows, named, strict=True))
+    ]
+    return Given([scaled.of_class(n) for n in range(len(known.classes))], known.classes, queries)
+
+
 def read_queries(
-    folder: Path | str, classes: tuple[str, ...], shape: tuple[int, ...] = DRAWING
+    folder: Path | str,
+    classes: tuple[str, ...],
+    shape: tuple[int, ...] = DRAWING,
+    read: Read = read_visible,
 ) -> list[Query]:
     """The pictures to classify: those directly in a folder, and those in folders of a class.
 
@@ -135,6 +225,7 @@ def read_queries(
         folder: the folder.
         classes: names that its sub-folders may have.
         shape: height, width and channels of the images.
+        read: reads one picture of that shape.
 
     Returns:
         The pictures, in the order of their names.
@@ -148,7 +239,7 @@ def read_queries(
     found: list[Query] = []
     for entry in visible_entries(folder):
         if not entry.is_dir():
-            found.append(Query(entry, read_visible(entry, shape), None))
+            found.append(Query(entry, read(entry, shape), None))
             continue
         if entry.name not in classes:
             raise DataError(
@@ -157,7 +248,7 @@ def read_queries(
                 remedy="Put pictures of unknown class directly into the query folder",
             )
         files = pictures_in(entry)
-        found += [Query(file, read_visible(file, shape), entry.name) for file in files]
+        found += [Query(file, read(file, shape), entry.name) for file in files]
     if not found:
         raise DataError(
             f"The folder {str(folder)!r} holds no pictures", remedy="Put at least one into it"
@@ -165,6 +256,6 @@ def read_queries(
     return found
 
 
-def _inputs(images: np.ndarray) -> jax.Array:
-    # Grey pictures come without an axis of channels.
-    return as_inputs(jnp.asarray(images if images.ndim == 4 else images[..., None]))
+def _inputs(examples: np.ndarray, summary: DataSummary) -> jax.Array:
+    # Grey drawings come without an axis of channels.
+    return as_inputs(jnp.asarray(examples.reshape(len(examples), *summary.inputs)))

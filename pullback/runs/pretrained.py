@@ -35,6 +35,7 @@ from pullback.runs.folder import (
     write_with,
 )
 from pullback.runs.records import FINITE, NAME, TEXT, need
+from pullback.tasks.datasets import DataSummary
 
 FOLDER = Path(str(resources.files("pullback"))) / "pretrained"
 """Where those that come with the package are."""
@@ -68,6 +69,7 @@ class Pretrained:
         theta: the initialisation.
         config: the settings it was trained with; the ways are those asked for.
         card: what it is, and how well it did.
+        summary: what the examples are; ``summary.prepared`` standardises them as in training.
     """
 
     model: Any
@@ -75,6 +77,7 @@ class Pretrained:
     theta: Theta
     config: RunConfig
     card: Mapping[str, Any]
+    summary: DataSummary
 
 
 def names() -> tuple[str, ...]:
@@ -340,7 +343,7 @@ def load_pretrained(place: Path | str, ways: int | None = None) -> Pretrained:
     built = build.assemble(config, build.summary_of(run).with_ways(config.data.ways), run.split)
     _, theta = trained_theta(run, built)
     card = run.card if isinstance(run, Packed) else {}
-    return Pretrained(built.model, built.algorithm, theta, config, card)
+    return Pretrained(built.model, built.algorithm, theta, config, card, built.summary)
 
 
 def _without_head(built: Experiment, theta: Theta) -> dict[str, Any]:

@@ -55,6 +55,7 @@ def evaluate_run(
     built: Experiment | None = None,
     on_block: Callable[[int], None] | None = None,
     devices: int | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> RunEvaluation:
     """Evaluate a checkpoint of a run, with the inner problem and solver it was trained with.
 
@@ -75,6 +76,7 @@ def evaluate_run(
         built: the run's experiment, if it is built already.
         on_block: called with the number of tasks done, and with 0 before the first.
         devices: the most devices to use; all if None.
+        say: told what is passed over in the data, and what has changed since the run began.
 
     Returns:
         The scores; their record is stored in the run, though not beside a packed initialisation.
@@ -101,7 +103,10 @@ def evaluate_run(
         summary = build.summary_of(run).with_ways(config.data.ways)
         if allow_changed_data:
             summary = dataclasses.replace(summary, digests=None)
-        built = build.assemble(config, summary, run.split, build.load_data(config))
+        data = build.load_data(config, say)
+        if say is not None and part != "unseen":
+            build.say_changes(summary, data, say)
+        built = build.assemble(config, summary, run.split, data)
     source = evaluation_tasks(run, built, part, data_dir=data_dir)
     classes = evaluation_classes(run, built, part, data_dir=data_dir)
     digest = None if classes is None else classes.digest()
@@ -221,7 +226,8 @@ def evaluation_tasks(
     classes = evaluation_classes(run, built, part, data_dir=data_dir)
     if classes is None:
         return built.tasks("test")
-    return build.episodes_of(classes, built.config, called=f"the {part} classes")
+    prepared = built.summary.prepared(classes)
+    return build.episodes_of(prepared, built.config, called=f"the {part} classes")
 
 
 def evaluation_classes(

@@ -23,13 +23,16 @@ from pullback.runs.folder import START, Run, storage
 from pullback.runs.pretrained import Packed, find_step, load_pretrained, open_trained, pack
 from pullback.tasks import ClassSet
 
-_OF_SPLIT = ("split_by", "split_seed", "validation_classes", "test_classes")
+_OF_DATA = (
+    *("image_size", "channels", "standardise"),
+    *("split_by", "split_seed", "validation_classes", "test_classes"),
+)
 
 
 def with_inherited(given: Given) -> Given:
     """Settings, with those that a new run takes from what it starts from unless they are given.
 
-    These are the model's, and for the same data set those of the split.
+    These are the model's, and for the same data set those of its examples and its split.
 
     Args:
         given: settings by section and name.
@@ -47,7 +50,7 @@ def with_inherited(given: Given) -> Given:
     asked = values.get("dataset", first["data"]["dataset"])
     inherited: dict[str, dict[str, Any]] = {"data": {"dataset": asked}}
     if asked == first["data"]["dataset"]:
-        inherited["data"] |= {n: first["data"][n] for n in _OF_SPLIT if n in first["data"]}
+        inherited["data"] |= {n: first["data"][n] for n in _OF_DATA if n in first["data"]}
     if values.get("model", first["model"]["model"]) == first["model"]["model"]:
         inherited["model"] = first["model"]
     return merge(inherited, given)

@@ -37,6 +37,16 @@ def cached(
     return built
 
 
+def file_state(file: Path) -> tuple[int, ...]:
+    """What of a file changes with its content, without reading it; a link's target counts.
+
+    Raises:
+        OSError: if the file cannot be looked at.
+    """
+    facts = file.stat()
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
+
+
 def _to_arrays(class_set: ClassSet) -> dict[str, np.ndarray]:
     texts = {kind: np.array(getattr(class_set, kind)) for kind in _TEXTS}
     return {"examples": class_set.examples, "counts": class_set.counts} | texts

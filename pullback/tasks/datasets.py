@@ -1,8 +1,9 @@
 """Data sets by name: what each gives, and how it is loaded."""
 
 import dataclasses
+import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from pullback.core.registry import Entry
 from pullback.core.scores import ACCURACY, Score
 from pullback.tasks.base import TaskDistribution, TaskFamily
 from pullback.tasks.class_set import ClassSet
+from pullback.tasks.standardisation import Standardisation
 
 Data = ClassSet | TaskFamily
 """What a data set gives."""
@@ -84,6 +86,7 @@ class DataSummary:
         images: whether examples are images of bytes, as pictures are read.
         digests: of the examples of each class (:attr:`ClassSet.digests`), by which a run knows
             its data again; None where there are no classes, and in runs of earlier versions.
+        standardisation: what the numbers of an example are standardised by; None for not at all.
     """
 
     inputs: tuple[int, ...]
@@ -91,6 +94,7 @@ class DataSummary:
     score: Score
     images: bool = False
     digests: Mapping[str, str] | None = None
+    standardisation: Standardisation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it."""
@@ -113,13 +117,37 @@ class DataSummary:
             outputs = _length(stored["outputs"])
             if stored["images"] and len(inputs) != 3:
                 raise ValueError(f"pictures with {len(inputs)} lengths")
-            return cls(inputs, outputs, score, bool(stored["images"]), digests)
+            scale = stored.get("standardisation")
+            scale = None if scale is None else Standardisation.from_dict(scale, math.prod(inputs))
+            return cls(inputs, outputs, score, bool(stored["images"]), digests, scale)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"A summary of the data is broken: {error!r}") from None
 
     def with_ways(self, ways: int | None) -> "DataSummary":
         """The same for tasks of another number of classes; None where there are no classes."""
         return self if ways is None else dataclasses.replace(self, outputs=ways)
+
+    def prepared(self, classes: ClassSet) -> ClassSet:
+        """Some classes of the data set as a model takes them."""
+        if self.standardisation is None:
+            return classes
+        return dataclasses.replace(classes, examples=self.standardisation(classes.examples))
+
+    def come_and_gone(self, data: ClassSet) -> str:
+        """Which classes a data set has more or fewer than when the run began, in a sentence.
+
+        Args:
+            data: the data set as it is now.
+
+        Returns:
+            The sentence; empty where the classes are the same, or were not stored.
+        """
+        known = self.digests or dict.fromkeys(data.classes, "")
+        new = [name for name in data.classes if name not in known]
+        gone = [name for name in known if name not in data.digests]
+        parts = [f"{len(new)} classes are new, such as {new[0]!r}, and take no part"] if new else []
+        parts += [f"{len(gone)} are gone, such as {gone[0]!r}"] if gone else []
+        return f"The data have changed since the run began: {'; '.join(parts)}." if parts else ""
 
     def changed(self, data: ClassSet) -> list[str]:
         """The classes of a data set whose examples are not those that are summarised here."""
@@ -133,19 +161,28 @@ def _length(value: Any) -> int:
     return value
 
 
-def summarise_data(data: Data, ways: int | None) -> DataSummary:
+def summarise_data(
+    data: Data, ways: int | None, standardise_by: Iterable[str] | None = None
+) -> DataSummary:
     """What a model must know of the data.
 
     Args:
         data: what the data set gave.
         ways: number of classes in a task, which examples sorted into classes leave open.
+        standardise_by: the classes whose mean and deviation standardise all; None for not at all.
 
     Returns:
         The summary.
+
+    Raises:
+        InputError: if images are to be standardised.
     """
     if isinstance(data, ClassSet):
         assert ways is not None
-        return DataSummary(data.shape, ways, ACCURACY, data.is_images, data.digests)
+        scale = None
+        if standardise_by is not None:
+            scale = Standardisation.of(data.select(standardise_by))
+        return DataSummary(data.shape, ways, ACCURACY, data.is_images, data.digests, scale)
     assert data.inputs is not None and data.outputs is not None and data.objective is not None
     return DataSummary(data.inputs, data.outputs, data.objective.score)
 

@@ -3,7 +3,7 @@
 import contextlib
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,13 +30,17 @@ _OUT_OF_NOISE = 12
 # Those that Pillow decodes itself; for others, such as EPS, it starts programs.
 _FORMATS = ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 _SUFFIXES = (
-    *(".png", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp"),
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".gif", ".bmp", ".tif", ".tiff", ".webp"),
     *(".ppm", ".pgm", ".pbm", ".pnm"),
 )
 _MOST_PIXELS = 50_000_000
 # The page that a picture is padded to may be this long both ways.
 _LONGEST_SIDE = 10_000
 _LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
+# A JPEG is decoded to no more than about this many times the side it is to have.
+_DRAFT = 4
+# What red, green and blue weigh in a grey, in parts of 2¹⁶, as Pillow has it.
+_LUMA = np.asarray([19595, 38470, 7471], np.uint32)
 
 
 def shrink(picture: "Image", height: int = SIDE, width: int = SIDE) -> UInt8[np.ndarray, "..."]:
@@ -143,24 +147,13 @@ def read_image(
 
     path = Path(path)
     height, width, channels = shape
-    try:
-        with open_picture(path) as opened:
-            picture = ImageOps.exif_transpose(opened)
-            if channels > 1:
-                # An even number of channels keeps the transparency.
-                flat = picture if channels % 2 == 0 and not _is_deep(picture) else on_paper(picture)
-                return shrink(_cut(flat.convert(_MODES[channels]), height, width), height, width)
-            grey = _grey(picture)
-    except FileNotFoundError:
-        why = ", but a link to nowhere" if path.is_symlink() else ""
-        raise DataError(f"There is no image file {str(path)!r}{why}") from None
-    # A damaged file can fail in any decoder, each with an exception of its own.
-    except Exception as error:
-        raise DataError(
-            f"The file {str(path)!r} cannot be read as an image ({error})",
-            allowed="PNG, JPEG, GIF, BMP, TIFF, WebP and PPM",
-            remedy="Remove the file or save it again as PNG",
-        ) from error
+    with _named(path), open_picture(path) as opened:
+        picture = ImageOps.exif_transpose(opened)
+        if channels > 1:
+            # An even number of channels keeps the transparency.
+            flat = picture if channels % 2 == 0 and not _is_deep(picture) else on_paper(picture)
+            return shrink(_cut(flat.convert(_MODES[channels]), height, width), height, width)
+        grey = _grey(picture)
 
     if np.mean(grey > 127) >= 0.5:
         grey = 255.0 - grey
@@ -172,6 +165,75 @@ def read_image(
             return np.zeros((height, width), np.uint8)
     ink = np.clip(grey - paper, 0.0, None) * (255.0 / span)
     return shrink(Image.fromarray(_padded(np.rint(ink), height, width)), height, width)
+
+
+def read_picture(
+    path: Path | str, side: int = SIDE, channels: int = 3
+) -> UInt8[np.ndarray, "side side channels"]:
+    """One picture as it is, fitted into a square.
+
+    A photograph is turned as its camera says, and transparent areas are white paper; light and dark
+    stay as they are. An antialiasing filter resizes the picture until its longer side fills the
+    square, and the rest is filled with the median colour of its border.
+
+    Args:
+        path: a file as in :func:`read_image`; of several frames the first counts.
+        side: of the square.
+        channels: 3 for red, green and blue, 1 for grey values.
+
+    Returns:
+        The picture.
+
+    Raises:
+        DataError: if the file is missing, too large, or cannot be read as a picture.
+    """
+    from PIL import ImageOps
+
+    path = Path(path)
+    with _named(path), open_picture(path) as opened:
+        opened.draft(None, (_DRAFT * side, _DRAFT * side))
+        picture = on_paper(ImageOps.exif_transpose(opened)).convert("RGB")
+        scale = side / max(picture.size)
+        width, height = (max(1, round(scale * length)) for length in picture.size)
+        small = shrink(picture, height, width)
+    page = np.empty((side, side, 3), np.uint8)
+    page[:] = np.rint(np.median(border_of(small), axis=0))
+    top, left = (side - height) // 2, (side - width) // 2
+    page[top : top + height, left : left + width] = small
+    return page if channels == 3 else as_grey(page)
+
+
+def border_of(
+    image: UInt8[np.ndarray, "height width channels"],
+) -> UInt8[np.ndarray, "pixels channels"]:
+    """The outermost pixels of a picture."""
+    inner = image[1:-1]
+    return np.concatenate([image[0], image[-1], inner[:, 0], inner[:, -1]])
+
+
+def as_grey(
+    images: UInt8[np.ndarray, "*n height width 3"],
+) -> UInt8[np.ndarray, "*n height width 1"]:
+    """Grey values of coloured pictures; those of a picture that is grey stay as they are."""
+    weighed = images.astype(np.uint32) @ _LUMA
+    return ((weighed + 0x8000) >> 16).astype(np.uint8)[..., None]
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever a decoder finds wrong, as an error that names the file."""
+    try:
+        yield
+    except FileNotFoundError:
+        why = ", but a link to nowhere" if path.is_symlink() else ""
+        raise DataError(f"There is no image file {str(path)!r}{why}") from None
+    # A damaged file can fail in any decoder, each with an exception of its own.
+    except Exception as error:
+        raise DataError(
+            f"The file {str(path)!r} cannot be read as an image ({error})",
+            allowed="PNG, JPEG, GIF, BMP, TIFF, WebP and PPM",
+            remedy="Remove the file or save it again as PNG",
+        ) from error
 
 
 def _padded(ink: np.ndarray, height: int, width: int) -> UInt8[np.ndarray, "padded padded2"]:
@@ -215,7 +277,7 @@ def _scaled(picture: "Image") -> np.ndarray:
 
 
 def read_class_folders(
-    folder: Path | str, shape: tuple[int, ...] = DRAWING
+    folder: Path | str, shape: tuple[int, ...] = DRAWING, read: "Read | None" = None
 ) -> tuple[list[UInt8[np.ndarray, "examples height width *channels"]], tuple[str, ...]]:
     """A person's own pictures: one sub-folder per class, one file per example.
 
@@ -226,6 +288,7 @@ def read_class_folders(
     Args:
         folder: folder whose sub-folders are the classes.
         shape: height, width and channels of the images, as in :func:`read_image`.
+        read: reads one picture of that shape; :func:`read_visible` if None.
 
     Returns:
         The images of each class (classes may differ in number of examples), and
@@ -235,7 +298,7 @@ def read_class_folders(
         DataError: if the folder is none, has fewer than two sub-folders, a class holds no
             picture or a blank one, or anything in it cannot be read or belongs to no class.
     """
-    folder = Path(folder)
+    folder, read = Path(folder), read or read_visible
     check_is_folder(folder, "Give a folder with one sub-folder per class")
     subfolders = [entry for entry in visible_entries(folder) if entry.is_dir()]
     if len(subfolders) < 2:
@@ -245,7 +308,7 @@ def read_class_folders(
             allowed="two or more sub-folders, one per class, each with at least one picture",
         )
     for file in files_beside(folder):
-        if file.suffix.lower() in _SUFFIXES:
+        if is_picture(file):
             raise DataError(
                 f"The picture {str(file)!r} stands beside the class folders and belongs to none",
                 remedy="Move it into the folder of its class, or remove it",
@@ -258,8 +321,17 @@ def read_class_folders(
                 f"The class folder {str(subfolder)!r} holds no pictures",
                 remedy="Put at least one picture in it or remove it",
             )
-        images.append(np.stack([read_visible(file, shape) for file in files]))
+        images.append(np.stack([read(file, shape) for file in files]))
     return images, tuple(subfolder.name for subfolder in subfolders)
+
+
+Read = Callable[[Path, tuple[int, ...]], UInt8[np.ndarray, "height width *channels"]]
+"""What reads a picture from a file, in the form of a shape."""
+
+
+def read_fitted(file: Path, shape: tuple[int, ...]) -> UInt8[np.ndarray, "height width channels"]:
+    """One picture of a square shape, as :func:`read_picture` reads it."""
+    return read_picture(file, shape[0], shape[2])
 
 
 def read_visible(
@@ -277,6 +349,11 @@ def read_visible(
             remedy="Remove it, or scan it again with more contrast",
         )
     return image
+
+
+def is_picture(file: Path) -> bool:
+    """Whether a file is named as a picture that can be read."""
+    return file.suffix.lower() in _SUFFIXES
 
 
 def check_is_folder(folder: Path, remedy: str) -> None:

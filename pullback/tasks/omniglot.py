@@ -13,7 +13,7 @@ import numpy as np
 
 from pullback.core.array_cache import cache_folder, fingerprint
 from pullback.core.errors import DataError
-from pullback.tasks.cache import cached
+from pullback.tasks.cache import cached, file_state
 from pullback.tasks.class_set import ClassSet
 from pullback.tasks.images import SIDE, on_paper, open_picture, shrink, visible_entries
 
@@ -162,10 +162,9 @@ def _state(path: Path) -> object:
 
 def _stat(file: Path) -> tuple[int, ...]:
     try:
-        facts = file.stat()
+        return file_state(file)
     except OSError as error:
         raise _unreadable(file, error) from error
-    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino
 
 
 def _md5(path: Path) -> str:

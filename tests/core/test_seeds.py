@@ -8,7 +8,7 @@ from pullback.core.errors import InputError, check_seed, shorten, span
 from pullback.linear import Nystrom
 from pullback.runs import config as configs
 from pullback.runs.compare import compare
-from pullback.runs.predict import adapt_to_folders
+from pullback.runs.predict import adapt_to_examples
 from pullback.runs.score import evaluate_run
 from pullback.study import study
 from pullback.tasks import ClassSet, draw_split, load_glyphs
@@ -56,7 +56,7 @@ def test_runs_are_not_scored_by_another_seed(tmp_path):
 
     for score in (
         lambda seed: evaluate_run(Run(), seed=seed),
-        lambda seed: adapt_to_folders(Run(), "x", "y", seed=seed),
+        lambda seed: adapt_to_examples(Run(), "x", "y", seed=seed),
     ):
         with pytest.raises(InputError, match="seed is 4294967296"):
             score(2**32)

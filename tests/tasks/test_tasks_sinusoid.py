@@ -50,7 +50,7 @@ def test_numbers_must_be_positive(given):
 
 
 def test_registry():
-    assert set(DATASETS) == {"sinusoid", "glyphs", "omniglot"}
+    assert set(DATASETS) == {"sinusoid", "glyphs", "omniglot", "folder", "vectors"}
     assert DATASETS.find("glyphs").load() is load_glyphs
     assert gives_classes(DATASETS.find("glyphs"))
     assert not gives_classes(DATASETS.find("sinusoid"))

@@ -104,7 +104,8 @@ def compare(
     check_seed(seed)
     out = Path(out)
     _check_folder(out)
-    data = build.load_data(next(iter(planned.values())))
+    data = build.load_data(next(iter(planned.values())), observer.say)
+    planned = {name: build.settle(config, data) for name, config in planned.items()}
     standing = {name: Run.open(out / name) for name in planned if (out / name).exists()}
     for name, run in standing.items():
         run.check_real()
