@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float32, PRNGKeyArray, UInt8
 
+from pullback.tasks.images import border_of
+
 # At strength 1 every quantity is drawn evenly from within these bounds.
 LARGEST_ANGLE = jnp.pi / 12
 LARGEST_STRETCH = 0.15
@@ -18,10 +20,11 @@ def distort(
 
     At strength 1 by at most 15°, by factors between 0.86 and 1.16 along either axis, by a shear
     of 0.15 and by 7 % of the side; the bounds grow in proportion to the strength. Values between
-    pixels are interpolated; what comes from beyond the edge is paper.
+    pixels are interpolated; what comes from beyond the edge has the median colour of the border,
+    which in a drawing is paper.
 
     Args:
-        images: of bytes, 0 = paper; all channels of one are distorted alike.
+        images: of bytes; all channels of one are distorted alike.
         key: the same key gives the same distortions.
         strength: above 0, at most ``STRONGEST_DISTORTION``.
 
@@ -53,10 +56,17 @@ def _distort(
     places = jnp.stack([rows, columns], -1) - middle
     sources: Float32[Array, "height width 2"] = places @ matrix.T + middle + shift
 
-    def interpolate(channel: UInt8[Array, "height width"]) -> Float32[Array, "height width"]:
+    border = jnp.sort(jnp.concatenate(border_of(image)), axis=0)
+    ground = border[len(border) // 2].astype(jnp.float32)
+
+    def interpolate(
+        channel: Float32[Array, "height width"],
+    ) -> Float32[Array, "height width"]:
         return jax.scipy.ndimage.map_coordinates(
-            channel.astype(jnp.float32), [sources[..., 0], sources[..., 1]], order=1, cval=0.0
+            channel, [sources[..., 0], sources[..., 1]], order=1, cval=0.0
         )
 
-    values = jax.vmap(interpolate, in_axes=-1, out_axes=-1)(image)
+    # Beyond the edge is the ground, from which all values are counted.
+    above = image.astype(jnp.float32) - ground
+    values = jax.vmap(interpolate, in_axes=-1, out_axes=-1)(above) + ground
     return jnp.round(values).astype(jnp.uint8)

@@ -5,10 +5,10 @@ import os
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Shaped, UInt8
 
 from pullback.core.errors import DataError
 
@@ -197,18 +197,16 @@ def read_picture(
         width, height = (max(1, round(scale * length)) for length in picture.size)
         small = shrink(picture, height, width)
     page = np.empty((side, side, 3), np.uint8)
-    page[:] = np.rint(np.median(border_of(small), axis=0))
+    border = np.sort(np.concatenate(border_of(small)), axis=0)
+    page[:] = border[len(border) // 2]
     top, left = (side - height) // 2, (side - width) // 2
     page[top : top + height, left : left + width] = small
     return page if channels == 3 else as_grey(page)
 
 
-def border_of(
-    image: UInt8[np.ndarray, "height width channels"],
-) -> UInt8[np.ndarray, "pixels channels"]:
-    """The outermost pixels of a picture."""
-    inner = image[1:-1]
-    return np.concatenate([image[0], image[-1], inner[:, 0], inner[:, -1]])
+def border_of(image: Shaped[Any, "height width channels"]) -> list[Shaped[Any, "_ channels"]]:
+    """The outermost pixels of a picture, side by side."""
+    return [image[0], image[-1], image[1:-1, 0], image[1:-1, -1]]
 
 
 def as_grey(
@@ -276,55 +274,6 @@ def _scaled(picture: "Image") -> np.ndarray:
     return (deep - black) * (255.0 / top) if top > 0 else np.zeros_like(deep)
 
 
-def read_class_folders(
-    folder: Path | str, shape: tuple[int, ...] = DRAWING, read: "Read | None" = None
-) -> tuple[list[UInt8[np.ndarray, "examples height width *channels"]], tuple[str, ...]]:
-    """A person's own pictures: one sub-folder per class, one file per example.
-
-    Hidden files and the litter that operating systems leave behind are passed over, and so are
-    files beside the class folders that are no pictures (``files_beside``); every other file
-    must be a picture in a class folder. Classes and examples come in the order of their names.
-
-    Args:
-        folder: folder whose sub-folders are the classes.
-        shape: height, width and channels of the images, as in :func:`read_image`.
-        read: reads one picture of that shape; :func:`read_visible` if None.
-
-    Returns:
-        The images of each class (classes may differ in number of examples), and
-        the class names, which are the sub-folders' names.
-
-    Raises:
-        DataError: if the folder is none, has fewer than two sub-folders, a class holds no
-            picture or a blank one, or anything in it cannot be read or belongs to no class.
-    """
-    folder, read = Path(folder), read or read_visible
-    check_is_folder(folder, "Give a folder with one sub-folder per class")
-    subfolders = [entry for entry in visible_entries(folder) if entry.is_dir()]
-    if len(subfolders) < 2:
-        count = "no sub-folders" if not subfolders else f"only one class, {subfolders[0].name!r}"
-        raise DataError(
-            f"The folder {str(folder)!r} has {count}",
-            allowed="two or more sub-folders, one per class, each with at least one picture",
-        )
-    for file in files_beside(folder):
-        if is_picture(file):
-            raise DataError(
-                f"The picture {str(file)!r} stands beside the class folders and belongs to none",
-                remedy="Move it into the folder of its class, or remove it",
-            )
-    images = []
-    for subfolder in subfolders:
-        files = pictures_in(subfolder)
-        if not files:
-            raise DataError(
-                f"The class folder {str(subfolder)!r} holds no pictures",
-                remedy="Put at least one picture in it or remove it",
-            )
-        images.append(np.stack([read(file, shape) for file in files]))
-    return images, tuple(subfolder.name for subfolder in subfolders)
-
-
 Read = Callable[[Path, tuple[int, ...]], UInt8[np.ndarray, "height width *channels"]]
 """What reads a picture from a file, in the form of a shape."""
 
@@ -349,6 +298,55 @@ def read_visible(
             remedy="Remove it, or scan it again with more contrast",
         )
     return image
+
+
+def read_class_folders(
+    folder: Path | str, shape: tuple[int, ...] = DRAWING, read: Read = read_visible
+) -> tuple[list[UInt8[np.ndarray, "examples height width *channels"]], tuple[str, ...]]:
+    """A person's own pictures: one sub-folder per class, one file per example.
+
+    Hidden files and the litter that operating systems leave behind are passed over, and so are
+    files beside the class folders that are no pictures (``files_beside``); every other file
+    must be a picture in a class folder. Classes and examples come in the order of their names.
+
+    Args:
+        folder: folder whose sub-folders are the classes.
+        shape: height, width and channels of the images, as in :func:`read_image`.
+        read: reads one picture of that shape.
+
+    Returns:
+        The images of each class (classes may differ in number of examples), and
+        the class names, which are the sub-folders' names.
+
+    Raises:
+        DataError: if the folder is none, has fewer than two sub-folders, a class holds no
+            picture or a blank one, or anything in it cannot be read or belongs to no class.
+    """
+    folder = Path(folder)
+    check_is_folder(folder, "Give a folder with one sub-folder per class")
+    subfolders = [entry for entry in visible_entries(folder) if entry.is_dir()]
+    if len(subfolders) < 2:
+        count = "no sub-folders" if not subfolders else f"only one class, {subfolders[0].name!r}"
+        raise DataError(
+            f"The folder {str(folder)!r} has {count}",
+            allowed="two or more sub-folders, one per class, each with at least one picture",
+        )
+    for file in files_beside(folder):
+        if is_picture(file):
+            raise DataError(
+                f"The picture {str(file)!r} stands beside the class folders and belongs to none",
+                remedy="Move it into the folder of its class, or remove it",
+            )
+    images = []
+    for subfolder in subfolders:
+        files = pictures_in(subfolder)
+        if not files:
+            raise DataError(
+                f"The class folder {str(subfolder)!r} holds no pictures",
+                remedy="Put at least one picture in it or remove it",
+            )
+        images.append(np.stack([read(file, shape) for file in files]))
+    return images, tuple(subfolder.name for subfolder in subfolders)
 
 
 def is_picture(file: Path) -> bool:
