@@ -196,8 +196,8 @@ def read_picture(
         scale = side / max(picture.size)
         width, height = (max(1, round(scale * length)) for length in picture.size)
         small = shrink(picture, height, width)
+        border = np.sort(np.concatenate(border_of(np.asarray(picture))), axis=0)
     page = np.empty((side, side, 3), np.uint8)
-    border = np.sort(np.concatenate(border_of(small)), axis=0)
     page[:] = border[len(border) // 2]
     top, left = (side - height) // 2, (side - width) // 2
     page[top : top + height, left : left + width] = small

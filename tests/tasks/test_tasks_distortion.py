@@ -80,6 +80,18 @@ def test_nothing_is_left_of_a_distortion_so_weak():
     assert np.array_equal(distort(image, jax.random.key(0), 1e-6), image)
 
 
+def test_what_comes_from_beyond_the_edge_has_the_colour_of_the_ground():
+    photo = np.full((28, 28, 3), [250, 120, 30], np.uint8)
+    photo[10:18, 10:18] = [0, 0, 200]
+    result = np.asarray(distort(jnp.asarray(photo[None]), jax.random.key(5), 2.0))[0]
+    assert not np.array_equal(result, photo)
+    corners = result[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert (corners == [250, 120, 30]).all()
+    # All channels of a picture are moved alike.
+    shares = (photo[0, 0].astype(float) - result) / (photo[0, 0].astype(float) - [0, 0, 200])
+    assert np.ptp(shares, axis=-1).max() < 0.03
+
+
 def test_episodes_are_those_without_distortion_each_image_distorted():
     rng = np.random.default_rng(0)
     images = np.stack([[disc(rng.uniform(2, 6), rng.uniform(11, 16, 2)) for _ in range(6)]] * 8)
