@@ -25,10 +25,13 @@ CHOICE = (
     "solvers/test_newton_cg.py::test_tasks_side_by_side_do_as_one_after_the_other",
     "study/test_study_noise.py",
     "tasks/test_tasks_batches.py",
+    "tasks/test_tasks_distortion.py::test_what_comes_from_beyond_the_edge_has_the_colour_of_the_ground",
     "tasks/test_tasks_episodes.py::test_shapes_types_and_label_order",
+    "tasks/test_tasks_folder.py",
     "tasks/test_tasks_images.py",
     "tasks/test_tasks_sinusoid.py",
     "tasks/test_tasks_splits.py",
+    "tasks/test_tasks_vectors.py",
 )
 """Every room below the command line, by tests that trace much and compute little."""
 

@@ -49,6 +49,16 @@ def test_data_of_ones_own_are_meta_learned_from():
     assert after - 2 * interval > before + 0.05
 
 
+def test_pictures_of_ones_own_are_meta_learned_from():
+    found = lines_of("own_pictures.py")
+    assert found["channels of the pictures"] == (1,)
+    before, _ = found["accuracy before meta-training"]
+    after, interval = found["accuracy after meta-training"]
+    assert after - interval > before
+    # By chance it would be a third.
+    assert found["new pictures classified rightly"][0] > 40
+
+
 def test_an_algorithm_of_ones_own_stands_beside_imaml():
     found = lines_of("own_algorithm.py")
     # Predicting zero costs 4.4 on average over the sinusoid's tasks.

@@ -1,8 +1,11 @@
 """Own pictures and own feature vectors: trained on, scored, adapted to, and taken up again."""
 
 import json
+import re
+import shlex
 import shutil
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +21,19 @@ SMALL = (
     *("--inner-steps", "1", "--tasks-per-step", "2", "--steps", "3", "--validate-every", "2"),
     *("--validation-tasks", "4", "--devices", "1"),
 )
-PICTURES = ("--dataset", "folder", "--image-size", "8", "--model", "mlp", *SMALL)
+SMALL_PICTURES = ("--image-size", "8", "--model", "mlp", *SMALL)
+PICTURES = ("--dataset", "folder", *SMALL_PICTURES)
 VECTORS = ("--dataset", "vectors", *SMALL)
 CLASSES = 8
 EXAMPLES = 6
+
+
+def documented(words, root):
+    """A command of docs/tasks.md, by how it begins; my/ and runs/ are in a folder of the test's."""
+    lines = (Path(__file__).parents[2] / "docs/tasks.md").read_text().splitlines()
+    (line,) = (line for line in lines if line.startswith(f"pullback {words}"))
+    argv = [re.sub("^(my|runs)/", f"{root}/\\g<0>", word) for word in shlex.split(line)[1:]]
+    return argv
 
 
 def picture(rng, place, colour=False):
@@ -56,7 +68,7 @@ def save_vectors(path, x, labels=None):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("own") / "my/pictures"
     write_classes(root, [f"class {number}" for number in range(CLASSES)])
     picture(np.random.default_rng(1), 3).save(root / "class 3" / "one more.JPEG")
     (root / "notes.txt").write_text("beside the classes")
@@ -64,19 +76,20 @@ def pictures(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures_run(pictures, tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "pictures"
-    done = cli("train", *PICTURES, "--data-dir", pictures, "--out", out)
+def pictures_run(pictures):
+    root = pictures.parents[1]
+    done = cli(*documented("train --dataset folder", root), *SMALL_PICTURES)
     assert "Passed over in" in done.stderr and "1 .txt" in done.stderr
-    return out
+    return root / "runs/mine"
 
 
 @pytest.fixture(scope="module")
 def vectors_run(tmp_path_factory):
-    root = tmp_path_factory.mktemp("vectors")
-    file = save_vectors(root / "own.npz", *blobs(CLASSES, EXAMPLES))
-    cli("train", *VECTORS, "--data-dir", file, "--out", root / "run")
-    return root / "run"
+    root = tmp_path_factory.mktemp("own")
+    (root / "my").mkdir()
+    save_vectors(root / "my/vectors.npz", *blobs(CLASSES, EXAMPLES))
+    cli(*documented("train --dataset vectors", root), *SMALL)
+    return root / "runs/vectors"
 
 
 def test_what_the_data_decide_is_settled_in_the_run(pictures_run):
@@ -137,11 +150,12 @@ def test_a_folder_that_has_changed_is_noticed(pictures_run, pictures, tmp_path):
     assert train in cli("train", "--resume", run, "--data-dir", moved, code=2).stderr
 
 
-def test_a_run_adapts_to_pictures_of_any_size_and_colour(pictures_run, tmp_path):
-    support = write_classes(tmp_path / "support", ["left", "right"], 2, colour=True)
-    query = write_classes(tmp_path / "query", ["left", "right"], 3)
+def test_a_run_adapts_to_pictures_of_any_size_and_colour(pictures_run):
+    root = pictures_run.parents[1]
+    write_classes(root / "my/known", ["left", "right"], 2, colour=True)
+    query = write_classes(root / "my/unknown", ["left", "right"], 3)
     Image.new("L", (400, 200), 255).save(query / "blank.png")
-    done = cli("adapt", pictures_run, "--support", support, "--query", query, "--json")
+    done = cli(*documented("adapt runs/mine", root), "--json")
     assert len(done.json["predictions"]) == 7
     assert done.json["support"] == {"left": 2, "right": 2}
     known = [row for row in done.json["predictions"] if row["label"]]
@@ -213,12 +227,13 @@ def test_units_of_the_columns_change_nothing(vectors_run, tmp_path):
 
 
 def test_rows_of_new_classes_are_classified(vectors_run, tmp_path):
+    root = vectors_run.parents[1]
     x, labels = blobs(2, 4, seed=7)
     first = np.array([0, 4])
-    support = save_vectors(tmp_path / "support.npz", x[first], labels[first])
+    support = save_vectors(root / "my/known.npz", x[first], labels[first])
     rest = np.delete(np.arange(8), first)
-    query = save_vectors(tmp_path / "query.npz", x[rest], labels[rest])
-    record = cli("adapt", vectors_run, "--support", support, "--query", query, "--json").json
+    query = save_vectors(root / "my/unknown.npz", x[rest], labels[rest])
+    record = cli(*documented("adapt runs/vectors", root), "--json").json
     assert [row["file"] for row in record["predictions"]] == [f"row {n}" for n in range(6)]
     assert [row["label"] for row in record["predictions"]] == labels[rest].tolist()
     hits = [row["predicted"] == row["label"] for row in record["predictions"]]
@@ -249,7 +264,7 @@ def test_rows_of_new_classes_are_classified(vectors_run, tmp_path):
 )
 def test_what_vectors_do_not_allow_is_said_before_training(argv, words, vectors_run, tmp_path):
     own = [*VECTORS[:2], "--ways", "2", "--queries", "2"]
-    file = Run.open(vectors_run).config.data.data_dir
+    file = vectors_run.parents[1] / "my/vectors.npz"
     done = cli("train", *own, "--data-dir", file, *argv, "--out", tmp_path / "x", code=2)
     assert words in done.stderr
 

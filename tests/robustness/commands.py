@@ -118,5 +118,22 @@ COMMANDS = {
     "config a folder": (["train", "--config", "."], ["Is a directory"]),
     "compare config missing": (["compare", "--config", "nowhere.toml"], ["No such file"]),
     "data missing": (["train", "--dataset", "omniglot", "--data-dir", "x"], ["'x' does not exist"]),
+    "pictures missing": (
+        ["train", "--dataset", "folder", "--data-dir", "x"],
+        ["'x' does not exist"],
+    ),
+    "no pictures": (["train", "--dataset", "folder"], ["no folder of pictures", "--data-dir"]),
+    "pictures of no size": (["train", "--dataset", "folder", "--image-size", "0"], ["image_size"]),
+    "pictures in color": (["train", "--dataset", "folder", "--channels", "color"], ["'colour'"]),
+    "size of drawings": (["train", "--image-size", "8"], ["'glyphs' has no such setting"]),
+    "no vectors": (["train", "--dataset", "vectors"], ["has no file", "numpy.savez", "x=x, y=y"]),
+    "vectors missing": (
+        ["train", "--dataset", "vectors", "--data-dir", "x.npz"],
+        ["There is no file 'x.npz'"],
+    ),
+    "a folder of vectors": (
+        ["train", "--dataset", "vectors", "--data-dir", "."],
+        ["cannot be read as feature vectors"],
+    ),
     "data too long": (["train", "--dataset", "omniglot", "--data-dir", LONG], [TOO_LONG]),
 }

@@ -287,6 +287,63 @@ OMNIGLOT = {
 }
 
 
+# Own pictures.
+
+
+def own(change, names=("cat", "dog", "moon")):
+    """A folder for each class, two pictures in each, and then a change."""
+
+    def make(folder):
+        for place, name in enumerate(names):
+            for number in range(2):
+                put(folder / name / f"{number}.png", page(ink=40 * place + number))
+        change(folder)
+
+    return make
+
+
+def with_own(name, content):
+    return own(lambda folder: put(folder / name, content))
+
+
+OWN_PICTURES = {
+    "nothing": (write_nothing, ["no class folders with pictures", "DIR/<class>/<picture>"]),
+    "only pictures": (own(write_nothing, ("",)), ["2 pictures stand directly in", "no class"]),
+    "one class of own pictures": (own(write_nothing, ("cat",)), ["one class of pictures only"]),
+    "three classes": (own(write_nothing), ["6 in all", "has 3", "6 classes or more"]),
+    "own picture that is text": (with_own("cat/2.png", "hello"), ["cat/2.png", "cannot be read"]),
+    "own picture that is empty": (with_own("cat/2.jpg", b""), ["cat/2.jpg", "cannot be read"]),
+    "own picture cut short": (
+        with_own("cat/2.png", encoded(page(), "PNG")[:70]),
+        ["cat/2.png", "cannot be read"],
+    ),
+    "own picture of 169 million pixels": (
+        with_own("cat/2.png", head_of_png(13000, 13000)),
+        ["cat/2.png", "13000×13000"],
+    ),
+    "own picture behind a broken link": (
+        own(lambda folder: link(folder / "cat/0.png", "/nowhere")),
+        ["cat/0.png", "link to '/nowhere'"],
+    ),
+    "class behind a link to a folder above": (
+        own(lambda folder: link(folder / "cat/more", folder)),
+        ["cat/more", "a folder above it"],
+    ),
+    "pipe among own pictures": (
+        own(lambda folder: os.mkfifo(folder / "cat/2.png")),
+        ["cat/2.png", "not a file"],
+    ),
+    "class of own pictures in two parts": (
+        own(write_nothing, ("train/cat", "val/cat", "train/dog")),
+        ["'cat' is in 'train' and in 'val'"],
+    ),
+    "class twice": (
+        own(lambda f: shutil.copytree(f / "cat", f / "copy")),
+        ["'cat' and 'copy'", "the very same pictures"],
+    ),
+}
+
+
 # Runs.
 
 
@@ -422,9 +479,11 @@ RUNS = {
 
 ADAPT = ["adapt", "{}/run", "--support", "{}/support", "--query", "{}/query"]
 TRAIN = ["train", "--dataset", "omniglot", "--data-dir", "{}"]
+OWN = ["train", "--dataset", "folder", "--data-dir", "{}", "--ways", "2", "--image-size", "8"]
 FOLDERS = {
     **{name: (make, ADAPT, words) for name, (make, words) in PICTURES.items()},
     **{name: (make, TRAIN, words) for name, (make, words) in OMNIGLOT.items()},
+    **{name: (make, OWN, words) for name, (make, words) in OWN_PICTURES.items()},
     **RUNS,
 }
-assert len(FOLDERS) == len(PICTURES) + len(OMNIGLOT) + len(RUNS)
+assert len(FOLDERS) == sum(map(len, (PICTURES, OMNIGLOT, OWN_PICTURES, RUNS)))
