@@ -32,8 +32,7 @@ def documented(words, root):
     """A command of docs/tasks.md, by how it begins; my/ and runs/ are in a folder of the test's."""
     lines = (Path(__file__).parents[2] / "docs/tasks.md").read_text().splitlines()
     (line,) = (line for line in lines if line.startswith(f"pullback {words}"))
-    argv = [re.sub("^(my|runs)/", f"{root}/\\g<0>", word) for word in shlex.split(line)[1:]]
-    return argv
+    return [re.sub("^(my|runs)/", f"{root}/\\g<0>", word) for word in shlex.split(line)[1:]]
 
 
 def picture(rng, place, colour=False):
