@@ -173,7 +173,13 @@ DATASETS = Registry(
         "vectors",
         "own feature vectors; --data-dir names a .npz file of x and y",
         "pullback.tasks.vectors:load_vectors",
-        {"model": "mlp", "standardise": True, "validation_classes": 0, "test_classes": 0},
+        {
+            "model": "mlp",
+            "hidden": [512],
+            "standardise": True,
+            "validation_classes": 0,
+            "test_classes": 0,
+        },
     ),
 )
 """``make(*, data_dir=..., ways=..., shots=..., queries=...)``, each with those it takes, gives

@@ -129,16 +129,7 @@ def default_text(name: str, described: Setting) -> str:
     from pullback import registries
 
     default = described.default
-    if isinstance(default, Default):
-        text = default.text
-    elif isinstance(default, bool):
-        text = "yes" if default else "no"
-    elif isinstance(default, list | tuple):
-        text = ",".join(map(str, default))
-    elif isinstance(default, float):
-        text = f"{default:g}"
-    else:
-        text = "" if default is None else str(default)
+    text = default.text if isinstance(default, Default) else _written(default)
     owners = (registries.DATASETS, registries.ALGORITHMS, registries.MODELS, registries.SOLVERS)
     special = [
         (entry.name, entry.defaults[name])
@@ -147,6 +138,15 @@ def default_text(name: str, described: Setting) -> str:
         if name in entry.defaults
     ]
     for owner, value in special:
-        written = ("yes" if value else "no") if isinstance(value, bool) else str(value)
-        text += f"; {owner} {written}"
+        text += f"; {owner} {_written(value)}"
     return text
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ",".join(map(str, value))
+    if isinstance(value, float):
+        return f"{value:g}"
+    return "" if value is None else str(value)
