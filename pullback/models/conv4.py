@@ -16,6 +16,9 @@ from pullback.models.head import LinearHead
 from pullback.models.shapes import check_examples, check_parameters
 from pullback.registries import NORMALISATIONS
 
+_ONE_PLACE = 16
+"""Four layers of stride 2 leave a single place of sides up to this."""
+
 
 class Conv4(eqx.Module):
     """Four 3×3 convolutions with stride 2, normalised and smooth, and a linear layer.
@@ -32,7 +35,7 @@ class Conv4(eqx.Module):
 
     Raises:
         InputError: for an unknown name, a number that is not positive, or groups that do not
-            divide the width; from ``apply`` for parameters or images of other shapes.
+            divide the width or that are of one number each; from ``apply`` for parameters or images of other shapes.
     """
 
     ways: int = eqx.field(static=True)
@@ -107,6 +110,14 @@ class Conv4(eqx.Module):
             raise InputError(
                 f"A width of {self.width} channels cannot be cut into {self.groups} equal groups",
                 allowed="a width that is a multiple of groups",
+            )
+        if self.normalisation == "group" and self.width == self.groups and max(sides) <= _ONE_PLACE:
+            raise InputError(
+                f"Of images of {sides[0]}×{sides[1]} the last layer sees one place, and "
+                f"{self.groups} groups of {self.width} channels have one number each, which "
+                "normalisation makes 0",
+                allowed=f"a side above {_ONE_PLACE}, or fewer groups than channels",
+                remedy="Give larger images, a larger --width, or fewer --groups",
             )
 
     def init(self, key: PRNGKeyArray) -> Params:
