@@ -363,10 +363,10 @@ class PretrainingRun(Run):
         return _NOT_IN_ORIGIN_OF_PRETRAINING
 
 
-def versions() -> dict[str, str]:
-    """The versions of what a run's numbers depend on."""
+def versions(*more: str) -> dict[str, str]:
+    """The versions of what a run's numbers depend on; of ``more`` packages too."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
