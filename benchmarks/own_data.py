@@ -24,11 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from pullback.grouped import held_back
+from pullback.grouped.held_back import FOLDS, SHOTS
+from pullback.grouped.pooled import place_in_group
 from pullback.grouped.table import Encoder, columns_of
 from pullback.sklearn import MetaRegressor
 
-SHOTS = (0, 1, 2, 3, 5)
-FOLDS = 5
 NINETY = 1.6448536
 
 
@@ -204,43 +205,47 @@ METHODS: dict[str, Callable[..., Predict]] = {
 }
 
 
+def shuffled(group: np.ndarray, seed: int) -> np.ndarray:
+    """Of each row, how many of its group come before it in an order that is drawn."""
+    place = np.empty(len(group), int)
+    dealt = np.random.default_rng(seed).permutation(group.max() + 1)
+    for turn, one in enumerate(dealt):
+        rows = np.flatnonzero(group == one)
+        order = np.random.default_rng([seed, turn % FOLDS, turn // FOLDS]).permutation(rows)
+        place[order] = np.arange(len(rows))
+    return place
+
+
 def score(name: str, method: str, seed: int) -> dict[str, Any]:
     """Five folds of one table by one method."""
     table = TABLES[name]
     x, y, groups = read(name)
-    names = pd.unique(groups)
-    dealt = np.random.default_rng(seed).permutation(len(names))
-    unit, found, fits = y.std(), [], []
-    for fold in range(FOLDS):
-        held = names[dealt[fold::FOLDS]]
-        train = ~np.isin(groups, held)
+    group, names = pd.factorize(groups)
+    fold = held_back.deal(len(names), seed)
+    place = place_in_group(group) if table.by_time else shuffled(group, seed)
+    unit, fits = y.std(), []
+
+    def fit(train: np.ndarray) -> held_back.Predict:
         began = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             predict = METHODS[method](x[train], y[train], groups[train], table)
         fits.append(time.process_time() - began)
-        for number, group in enumerate(held):
-            rows = np.flatnonzero(groups == group)
-            if not table.by_time:
-                rows = np.random.default_rng([seed, fold, number]).permutation(rows)
-            for shots in SHOTS:
-                if len(rows) > shots:
-                    s, q = rows[:shots], rows[shots:]
-                    mean, deviation = predict(x.iloc[s], y[s], x.iloc[q])
-                    found.append((shots, y[q] - mean, deviation))
-    scores = {}
-    for shots in sorted({shots for shots, _, _ in found}):
-        error = np.concatenate([e for k, e, _ in found if k == shots]) / unit
-        deviation = np.concatenate([d for k, _, d in found if k == shots]) / unit
-        scores[str(shots)] = {
-            "error": float(np.sqrt(np.mean(error**2))),
-            "coverage": float(np.mean(np.abs(error) <= NINETY * deviation)),
-            "width": float(np.mean(2 * NINETY * deviation)),
-            "nll": float(
-                np.mean(0.5 * np.log(2 * np.pi * deviation**2) + 0.5 * (error / deviation) ** 2)
-            ),
-        }
-    return {"table": name, "method": method, "seed": seed, "cpu": np.mean(fits), "scores": scores}
+
+        def of_one_group(seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
+            seen = seen[np.argsort(place[seen])]
+            return np.stack(predict(x.iloc[seen], y[seen], x.iloc[asked]), 1) / unit
+
+        return held_back.group_by_group(of_one_group, group)
+
+    scores = held_back.score(fit, held_back.regression, y / unit, group, place, fold)
+    return {
+        "table": name,
+        "method": method,
+        "seed": seed,
+        "cpu": np.mean(fits),
+        "scores": {str(shots): found for shots, found in scores.items()},
+    }
 
 
 def as_table(results: list[dict[str, Any]]) -> str:

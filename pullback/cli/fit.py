@@ -136,9 +136,7 @@ def fit(
     out = default_folder("fit", table.stem) if out is None else out
     check_free(out, "Give another one with --out")
     read = read_table(table, settings.separator, settings.point)
-    settings = choose(
-        read, settings, names_in(columns, "--columns"), names_in(drop, "--drop")
-    )
+    settings = choose(read, settings, names_in(columns, "--columns"), names_in(drop, "--drop"))
     with reporter.counting("Fitting", None, "fits") as done:
         fitted = fit_table(
             read,

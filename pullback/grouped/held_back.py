@@ -94,9 +94,7 @@ def group_by_group(
         parts = {}
         for one in np.unique(group[asked]):
             own = np.flatnonzero(group[asked] == one)
-            parts.update(
-                zip(own, predict(seen[group[seen] == one], asked[own]), strict=True)
-            )
+            parts.update(zip(own, predict(seen[group[seen] == one], asked[own]), strict=True))
         return np.array([parts[i] for i in range(len(asked))])
 
     return predict_all

@@ -257,15 +257,6 @@ class Adapted(NamedTuple):
     covariance: Float[np.ndarray, "groups r r"]
     across: Float[np.ndarray, "groups r f"]
 
-    def with_unknown(self) -> "Adapted":
-        """One more group at the end, of which nothing is known."""
-        mean, covariance, across = self
-        return Adapted(
-            np.concatenate([mean, np.zeros((1, *mean.shape[1:]))]),
-            np.concatenate([covariance, np.eye(mean.shape[1])[None]]),
-            np.concatenate([across, np.zeros((1, *across.shape[1:]))]),
-        )
-
 
 def fit(
     basis: Basis,
@@ -336,10 +327,9 @@ def posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixe
 
 
 def _posterior(basis: Basis, params: Parameters, blocks: Iterable[Rows], groups: int) -> Mixed:
-    curved, slope = 0.0, 0.0
-    for rows in blocks:
-        summed = _collapsed(basis, groups, params, rows)
-        curved, slope = curved + np.asarray(summed.curved), slope + np.asarray(summed.slope)
+    sums = [_collapsed(basis, groups, params, rows) for rows in blocks]
+    curved = np.sum([np.asarray(each.curved) for each in sums], axis=0)
+    slope = np.sum([np.asarray(each.slope) for each in sums], axis=0)
     factor = scipy.linalg.cho_factor(curved + np.diag(basis.precision(params)))
     covariance = scipy.linalg.cho_solve(factor, np.eye(len(slope)))
     noise = float(np.sqrt(_variance(params)))

@@ -100,8 +100,9 @@ def _settings(stored: Mapping[str, Any]) -> Settings:
             read(TEXT, name, each)
     if len(stored["columns"]) != len(stored["kinds"]):
         raise InputError("columns and kinds are not equally many")
-    kept = {name: stored[name] for name in asdict(Settings("", ""))}
-    return Settings(**kept | {name: tuple(stored[name]) for name in ("columns", "kinds")})
+    kept: dict[str, Any] = {name: stored[name] for name in asdict(Settings("", ""))}
+    kept["columns"], kept["kinds"] = tuple(kept["columns"]), tuple(kept["kinds"])
+    return Settings(**kept)
 
 
 def save(fitted: Fitted, folder: Path | str) -> list[str]:
@@ -398,7 +399,7 @@ def _adapted(
         of = np.full(rows.rows, asked.pop() if asked else "", object)
     elif names is None:
         raise InputError(
-            f"{str(rows.path)!r} has a column {settings.group!r}, and the table to predict has none",
+            f"{str(rows.path)!r} has a column {settings.group!r}, which the table to predict lacks",
             remedy="Say in that column of both whose rows they are, or in neither",
         )
     frame = frame_of(rows, settings)

@@ -249,8 +249,9 @@ def prepare(
         along = interpret(table, settings.order)
         if kind_of(along) == "category":
             raise InputError(f"--order {settings.order!r} holds texts", allowed="numbers or times")
-        first = {name: place for place, name in enumerate(dict.fromkeys(names))}
-        order = np.lexsort((along, [first[name] for name in names]))
+        order = np.argsort(along, kind="stable")
+        place = {name: place for place, name in enumerate(dict.fromkeys(names))}
+        order = order[np.argsort([place[name] for name in names[order]], kind="stable")]
         table, names, along = table.take(order), names[order], along[order]
     y = targets(table, settings.target)
     if (y == y[0]).all():
@@ -342,9 +343,7 @@ def fit_table(
             progress(next(done), total)
             return predict
 
-        found = held_back.score(
-            fit, held_back.regression, part.y, own, place_in_group(own), fold
-        )
+        found = held_back.score(fit, held_back.regression, part.y, own, place_in_group(own), fold)
         scores[method] = {str(k): each for k, each in found.items()}
     curves.sort(key=lambda curve: len(curve.y))
     return Fitted(model, settings, report | {"held_back": scores}, curves)

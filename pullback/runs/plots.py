@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from pullback.core.errors import shorten
 from pullback.core.scores import Score
 from pullback.runs.config import describe_strength
 from pullback.runs.folder import Run, write_with
 from pullback.runs.formatting import task_text
 
 if TYPE_CHECKING:
-    from pullback.runs.fitting import Curve
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from pullback.runs.fitting import Curve
 
 # Okabe and Ito's palette, which people with any kind of colour vision can tell apart.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
@@ -151,9 +151,7 @@ def draw_adaptation(
     return save(figure, path)
 
 
-def draw_groups(
-    curves: "Sequence[Curve]", path: Path, title: str, axes: tuple[str, str]
-) -> Path:
+def draw_groups(curves: "Sequence[Curve]", path: Path, title: str, axes: tuple[str, str]) -> Path:
     """Draw groups before and after they are adapted to, with intervals of 90 %.
 
     Args:
@@ -186,13 +184,18 @@ def draw_groups(
         panel.plot(curve.x[rest], curve.y[rest], "o", color=ORANGE, markersize=3.5, label="to come")
         panel.plot(curve.x[seen], curve.y[seen], "o", color="black", markersize=5, label="seen")
         style(panel, "", legend=False)
-        panel.set_title(shorten(curve.name, 30), fontsize=9, parse_math=False)
+        name = curve.name if len(curve.name) <= 30 else f"{curve.name[:29]}…"
+        panel.set_title(name, fontsize=9, parse_math=False)
         for label in panel.get_xticklabels():
             label.set_rotation(30 if x.dtype.kind == "M" else 0)
     for panel in panels[len(curves) :]:
         panel.set_visible(False)
-    figure.supxlabel(axes[0], fontsize=10, parse_math=False)
-    figure.supylabel(axes[1], fontsize=10, parse_math=False)
+    for number, panel in enumerate(panels[: len(curves)]):
+        if number % across == 0:
+            panel.set_ylabel(axes[1], parse_math=False)
+        # The lowest of its column.
+        if number + across >= len(curves):
+            panel.set_xlabel(axes[0], parse_math=False)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)

@@ -224,9 +224,7 @@ def as_names(column: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, " rows"]
     return np.array([name(value) for value in column.tolist()], object)
 
 
-def interpret(
-    table: Table, name: str, kind: str | None = None
-) -> Shaped[np.ndarray, " rows"]:
+def interpret(table: Table, name: str, kind: str | None = None) -> Shaped[np.ndarray, " rows"]:
     """A column without missing values as what it is taken for.
 
     Args:
@@ -361,5 +359,3 @@ def names_in(text: str | None, option: str) -> list[str]:
     if not all(names) or not names or len(set(names)) < len(names):
         raise InputError(f"{option} is {text!r}", allowed="names of columns, each once")
     return names
-
-

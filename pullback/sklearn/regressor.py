@@ -179,7 +179,8 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
             if len(sample.y) < len(rows.y):
                 model = mixed.posterior(basis, model.params, rows, count)
             self._models.append(model)
-        self._heads = [model.adapt(rows, count).with_unknown() for model in self._models]
+        # One more group, without rows: it stands for those that are not known.
+        self._heads = [model.adapt(rows, count + 1) for model in self._models]
         if not grouped:
             self._heads = [_only_unknown(heads) for heads in self._heads]
         self._rows = len(rows.y)
@@ -291,7 +292,7 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         other.groups_, group = naming.number(naming.read(groups, rows.y))
         other._known = {name: place for place, name in enumerate(other.groups_)}
         rows, count = rows._replace(group=group), len(other.groups_)
-        other._heads = [model.adapt(rows, count).with_unknown() for model in self._models]
+        other._heads = [model.adapt(rows, count + 1) for model in self._models]
         other._read_off()
         return other
 

@@ -53,7 +53,7 @@ def save(model: BaseEstimator, folder: Path | str) -> None:
         names = ", ".join(kind.__name__ for kind in ESTIMATORS)
         raise InputError(f"A {type(model).__name__} cannot be saved", allowed=names)
     check_is_fitted(model)
-    arrays: dict[str, np.ndarray] = {}
+    arrays: dict[str, Any] = {}
     written = _write(model, arrays)
     path = Path(folder) / ARRAYS
     write_atomically(path, lambda temporary: np.savez(temporary, **arrays))
@@ -104,7 +104,7 @@ def _checksum(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _write(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+def _write(value: Any, arrays: dict[str, Any]) -> Any:
     """A value as JSON has it: plain ones as they are, others as an object of one name."""
     # Numbers and texts of NumPy are some of Python's own too.
     if isinstance(value, np.datetime64):
