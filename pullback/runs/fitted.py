@@ -309,8 +309,9 @@ def predict(
     with collected() as warned:
         frame = frame_of(table, settings)
         mean[whole], deviation[whole] = model.predict(frame, names, return_std=True)
-        of = np.full(table.rows, "") if names is None else names
-        marks = np.where(np.isin(of, model.groups_) & (names is not None), "yes", "no")
+        of = np.full(table.rows, "", object) if names is None else names
+        marks = np.full(table.rows, "no", object)
+        marks[np.isin(of, model.groups_) & (names is not None)] = "yes"
         if adapt is not None:
             other = _adapted(run, adapt, names, missing, said)
             own = np.isin(of, other.groups_)

@@ -194,7 +194,7 @@ def _plain(column: Any, pd: Any) -> np.ndarray:
         column = column.dt.tz_convert(None)
     if column.dtype.kind in "biufM" and isinstance(column.dtype, np.dtype):
         return column.to_numpy()
-    values = column.to_numpy(object)
+    values = np.array(column, object)
     values[pd.isna(column)] = None
     kinds = {type(value) for value in values if value is not None}
     if kinds == {datetime.date}:

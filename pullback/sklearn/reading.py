@@ -33,7 +33,7 @@ class Reading(NamedTuple):
 
     def effects_of(self, groups: Sequence[Hashable]) -> Any:
         """The effects as a table: a data frame where pandas is there, else a dictionary."""
-        return frame_or_dictionary(self.effects, list(groups), self.names)
+        return _table(self.effects, list(groups), self.names)
 
 
 def in_units_of_the_table(
@@ -78,12 +78,11 @@ def in_units_of_the_table(
         spread = unit * raw[: 1 + v, : 1 + v] @ np.tril(model.params["spread"])
     else:
         spread = np.zeros((1 + v, 0))
-    prior = frame_or_dictionary(spread @ spread.T, within, within)
+    prior = _table(spread @ spread.T, within, within)
     return Reading(population, prior, unit * model.noise, within, heads.mean[:-1] @ spread.T)
 
 
-def frame_or_dictionary(values: np.ndarray, rows: list[Any], columns: list[str]) -> Any:
-    """A data frame where pandas is there, else a dictionary of dictionaries."""
+def _table(values: np.ndarray, rows: list[Any], columns: list[str]) -> Any:
     try:
         import pandas as pd
     except ModuleNotFoundError:

@@ -124,7 +124,6 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         self.groups_, group = (
             ([], np.zeros(len(target), int)) if names is None else naming.number(names[kept])
         )
-        self._known = {name: place for place, name in enumerate(self.groups_)}
         grouped = names is not None
         self._encoder = Encoder.fit(columns, weight, group if grouped else None)
         warn_about_groups(group, len(self.groups_), columns, stacklevel=2)
@@ -184,9 +183,13 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         if not grouped:
             self._heads = [_only_unknown(heads) for heads in self._heads]
         self._rows = len(rows.y)
-        self._read_off()
+        self._derive()
 
-    def _read_off(self) -> None:
+    _DERIVED = ("_known", "_population", "prior_", "noise_", "group_effects_")
+
+    def _derive(self) -> None:
+        """Set the attributes that follow from the others."""
+        self._known = {name: place for place, name in enumerate(self.groups_)}
         reading = in_units_of_the_table(
             self._models[0], self._heads[0], self._encoder, self._centre, self._unit
         )
@@ -290,10 +293,9 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         rows = self._rows_of_new_groups(X, y, sample_weight)
         other = copy.copy(self)
         other.groups_, group = naming.number(naming.read(groups, rows.y))
-        other._known = {name: place for place, name in enumerate(other.groups_)}
         rows, count = rows._replace(group=group), len(other.groups_)
         other._heads = [model.adapt(rows, count + 1) for model in self._models]
-        other._read_off()
+        other._derive()
         return other
 
     def _rows_of_new_groups(self, X: Any, y: Any, sample_weight: Any) -> Rows:

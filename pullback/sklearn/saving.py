@@ -21,11 +21,10 @@ from pullback.core.errors import InputError
 from pullback.core.files import parse_json, read_file, write_atomically
 from pullback.grouped.mixed import Adapted, Basis, Mixed
 from pullback.grouped.table import Column, Encoder
-from pullback.sklearn.reading import frame_or_dictionary
 from pullback.sklearn.regressor import MetaRegressor
 
 ESTIMATORS: tuple[type[BaseEstimator], ...] = (MetaRegressor,)
-"""What can be saved."""
+"""What can be saved. One may name attributes in ``_DERIVED`` that its ``_derive`` makes again."""
 
 PARTS: tuple[type, ...] = (Adapted, Basis, Column, Encoder, Mixed)
 """What they are made of: frozen dataclasses and named tuples."""
@@ -129,9 +128,6 @@ def _write(value: Any, arrays: dict[str, Any]) -> Any:
         return {"dict": pairs}
     if type(value) in _CLASSES.values():
         return {type(value).__name__: {k: _write(v, arrays) for k, v in _parts(value).items()}}
-    if hasattr(value, "index") and hasattr(value, "columns"):
-        parts = (value.to_numpy(), value.index.tolist(), value.columns.tolist())
-        return {"frame": [_write(part, arrays) for part in parts]}
     raise InputError(
         f"A {type(value).__name__} cannot be saved: {value!r:.80}",
         allowed="numbers, texts, truth values and times, as the names of groups and as settings",
@@ -140,7 +136,8 @@ def _write(value: Any, arrays: dict[str, Any]) -> Any:
 
 def _parts(value: Any) -> dict[str, Any]:
     if isinstance(value, BaseEstimator):
-        return dict(vars(value))
+        derived = getattr(value, "_DERIVED", ())
+        return {name: part for name, part in vars(value).items() if name not in derived}
     if is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in fields(value)}
     return value._asdict()
@@ -159,6 +156,8 @@ def _read(written: Any, arrays: Any) -> Any:
             return kind(**parts)
         model = kind()
         vars(model).update(parts)
+        if hasattr(model, "_derive"):
+            model._derive()
         return model
     return _READERS[name](content, lambda each: _read(each, arrays), arrays)
 
@@ -184,5 +183,4 @@ _READERS: dict[str, Callable[[Any, Callable[[Any], Any], Any], Any]] = {
     "time": _time,
     "datetime": lambda content, read, arrays: datetime.datetime.fromisoformat(content),
     "date": lambda content, read, arrays: datetime.date.fromisoformat(content),
-    "frame": lambda content, read, arrays: frame_or_dictionary(*map(read, content)),
 }
