@@ -211,15 +211,16 @@ def score_rows(fitted: Fitted) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
 def as_markdown(fitted: Fitted) -> str:
     """The whole report."""
     report, settings = fitted.report, fitted.settings
-    lines = [f"# {settings.target} by {settings.group}", "", *facts(fitted), ""]
-    lines += [f"Warning: {text}\n" for text in report["warnings"]]
+    said = [*facts(fitted), *(f"Warning: {text}" for text in report["warnings"])]
+    lines = [f"# {settings.target} by {settings.group}", "", *(f"- {each}" for each in said), ""]
     lines += [scores_heading(fitted), ""]
     if report["held_back"]:
         headings, rows = score_rows(fitted)
         lines += [_line(headings), _line(["---"] * len(headings)), *map(_line, rows), ""]
     lines += ["```", report["summary"], "```"]
     if fitted.curves:
-        lines += ["", f"![{_title(fitted)}]({PICTURE})"]
+        drawn = f"{len(fitted.curves)} groups, evenly spaced by their number of rows."
+        lines += ["", drawn, "", f"![{_title(fitted)}]({PICTURE})"]
     return "\n".join(lines) + "\n"
 
 

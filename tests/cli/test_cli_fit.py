@@ -1,7 +1,9 @@
 """``pullback fit``: what it reports, saves and says of odd tables."""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,7 +15,7 @@ from table_helpers import FIT, growth, write
 from pullback.runs import fitting
 from pullback.runs.fitted import FittedRun
 from pullback.runs.fitting import Settings, prepare
-from pullback.runs.tables import read_table
+from pullback.runs.tables import MISSING, interpret, read_table
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +77,20 @@ def test_the_same_seed_gives_the_same_fit_and_json_says_what_is_shown(run, tmp_p
     stored = json.loads((folder / "report.json").read_text())
     assert {name: done.json[name] for name in stored} == stored
     assert (folder / "model.npz").read_bytes() == (tmp_path / "again/model.npz").read_bytes()
+
+
+def test_the_table_of_the_document_is_what_its_commands_print(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).parents[2] / "docs/tables.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    exec(compile(example, "docs/tables.md", "exec"), {})
+    # The learned features of auto would take most of the time of this file.
+    cli("fit", "growth.csv", *FIT, "--order", "age", "--out", "runs/growth")
+    written = (tmp_path / "runs/growth/report.md").read_text()
+    table = [line for line in text.splitlines() if re.match(r"\| .* \|( [\d.]+( %)? \|){5}$", line)]
+    assert len(table) == 12
+    assert all(line in written for line in table[:8])
+    assert "6 groups, evenly spaced by their number of rows" in written
 
 
 def test_missing_values_are_left_out_when_that_is_asked_for(tmp_path):
@@ -172,6 +188,25 @@ def test_a_table_that_is_written_in_another_way_is_the_same_one(tmp_path):
     parquet, _, _ = prepared(tmp_path / "t.parquet")
     pd.testing.assert_frame_equal(parquet.frame, rows.frame)
     assert parquet.names.tolist() == rows.names.tolist()
+
+
+def test_every_way_to_write_a_missing_value_is_one(tmp_path):
+    lines = [f"a,{i},{i}" for i in range(len(MISSING))]
+    lines += [f"a,{text} ,1" for text in MISSING]
+    # Empty lines and spaces around a cell do not count; None is a name as any other.
+    (tmp_path / "t.csv").write_text("child, age ,height\n\n" + "\n".join(lines) + "\n\n")
+    table = read_table(tmp_path / "t.csv")
+    assert table.rows == 2 * len(MISSING)
+    assert {name: int(mask.sum()) for name, mask in table.missing(table.columns).items()} == {
+        "age": len(MISSING)
+    }
+
+
+def test_times_of_a_zone_are_those_of_greenwich(tmp_path):
+    lines = ["a,2031-12-24 18:30,1", "a,2031-12-24T18:30:00+01:00,2"]
+    (tmp_path / "t.csv").write_text("\n".join(["child,age,height", *lines]))
+    column = interpret(read_table(tmp_path / "t.csv"), "age")
+    assert column.tolist() == [pd.Timestamp(f"2031-12-24 {h}:30") for h in (18, 17)]
 
 
 def test_parquet_keeps_its_types(tmp_path):
