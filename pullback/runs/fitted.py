@@ -182,7 +182,7 @@ def scores_heading(fitted: Fitted) -> str:
     scored = report["scored"]
     of = f"{scored['rows']} rows in {scored['groups']} groups"
     if scored["rows"] < report["rows"]:
-        of = f"a sample of {of}, fitted and"
+        of = f"a sample of {of}"
     return (
         f"Groups held back in five folds of {of}, scored on their other rows after their first k "
         "are seen:"

@@ -147,7 +147,7 @@ def _may_number_groups(column: np.ndarray, group: np.ndarray, count: int) -> boo
     if (numbers != np.rint(numbers)).any() or not _tells_apart(numbers, group, count):
         return False
     # Of few groups it takes 1, 2, 3, ... to look like more than chance.
-    return count >= MANY_GROUPS or numbers.max() - numbers.min() == count - 1
+    return count >= MANY_GROUPS or bool(numbers.max() - numbers.min() == count - 1)
 
 
 def _tells_apart(column: np.ndarray, group: np.ndarray, count: int) -> bool:
