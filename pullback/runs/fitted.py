@@ -308,7 +308,7 @@ def predict(
     known = np.full(len(whole), "", object)
     mean, deviation = np.full((2, len(whole)), np.nan)
     with collected() as warned:
-        frame = frame_of(table, settings)
+        frame = frame_of(table, settings.columns, settings.kinds)
         mean[whole], deviation[whole] = model.predict(frame, names, return_std=True)
         of = np.full(table.rows, "", object) if names is None else names
         marks = np.full(table.rows, "no", object)
@@ -404,7 +404,7 @@ def _adapted(
             f"{str(rows.path)!r} has a column {settings.group!r}, which the table to predict lacks",
             remedy="Say in that column of both whose rows they are, or in neither",
         )
-    frame = frame_of(rows, settings)
+    frame = frame_of(rows, settings.columns, settings.kinds)
     return run.model.with_groups(frame, targets(rows, settings.target), of)
 
 

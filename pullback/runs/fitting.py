@@ -204,19 +204,22 @@ def targets(table: Table, name: str) -> Float[np.ndarray, " rows"]:
     return y
 
 
-def frame_of(table: Table, settings: Settings) -> Any:
-    """The columns to predict from, as a data frame.
+def frame_of(table: Table, columns: Sequence[str], kinds: Sequence[str | None]) -> Any:
+    """Columns to predict from, as a data frame.
+
+    Args:
+        table: without missing values in them.
+        columns: their names.
+        kinds: what each is; None to find out.
+
+    Returns:
+        The frame.
 
     Raises:
-        InputError: if one is of no kind, or of another than the settings say.
+        InputError: if one is of no kind, or of another than asked for.
     """
-    kinds = settings.kinds or (None,) * len(settings.columns)
-    return pd.DataFrame(
-        {
-            name: interpret(table, name, kind)
-            for name, kind in zip(settings.columns, kinds, strict=True)
-        }
-    )
+    pairs = zip(columns, kinds, strict=True)
+    return pd.DataFrame({name: interpret(table, name, kind) for name, kind in pairs})
 
 
 def prepare(
@@ -259,8 +262,8 @@ def prepare(
             f"The target {settings.target!r} is {y[0]:g} in each of {len(y)} rows",
             allowed="a column that differs between rows",
         )
-    asked = tuple("category" if name in categories else None for name in settings.columns)
-    frame = frame_of(table, replace(settings, kinds=asked))
+    asked = ["category" if name in categories else None for name in settings.columns]
+    frame = frame_of(table, settings.columns, asked)
     kinds = tuple(kind_of(np.asarray(frame[name])) for name in settings.columns)
     level = [name for name in settings.columns if (frame[name] == frame[name].iloc[0]).all()]
     found = {
