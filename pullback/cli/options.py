@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-_SCALE, _OUTPUT = "Devices and hosts", "Output"
+_SCALE, _OUTPUT, _FILE = "Devices and hosts", "Output", "File"
 
 
 def _option(flag: str, text: str, panel: str, default: str | None = None, **more: Any) -> Any:
@@ -63,6 +63,24 @@ Quiet = Annotated[
 Json = Annotated[
     bool,
     _option("--json", "Print the result as one JSON document, and nothing else.", _OUTPUT),
+]
+Separator = Annotated[
+    str | None,
+    _option(
+        "--separator",
+        "What stands between the columns of a CSV file: one character, or tab.",
+        _FILE,
+        "a comma; for predict as in fit",
+    ),
+]
+Decimal = Annotated[
+    str | None,
+    _option(
+        "--decimal",
+        "What stands before the decimals in it: a point or a comma.",
+        _FILE,
+        "a point; for predict as in fit",
+    ),
 ]
 RunFolder = Annotated[
     Path,

@@ -14,8 +14,10 @@ from pullback.cli.compare import compare
 from pullback.cli.compilation_cache import keep_programs
 from pullback.cli.distributed import begin, end, is_wanted, is_worker, supervise
 from pullback.cli.evaluate import evaluate
+from pullback.cli.fit import fit
 from pullback.cli.info import info
 from pullback.cli.lab import lab
+from pullback.cli.predict import predict
 from pullback.cli.study import study
 from pullback.cli.surroundings import (
     at_home,
@@ -81,6 +83,8 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(adapt)
 app.command()(compare)
+app.command()(fit)
+app.command()(predict)
 app.command()(study)
 app.command()(lab)
 app.command()(info)

@@ -15,7 +15,7 @@ segment sums, so that groups of unequal sizes cost what their rows cost.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -35,6 +35,9 @@ FLAT = 1e-4
 
 MOST_PRODUCTS = 24
 """Up to so many, products of a varying and a constant column are columns of the basis."""
+
+BLOCK = 2**16
+"""More rows than this are taken in blocks, whose products with a group's columns fit in memory."""
 
 
 class Rows(NamedTuple):
@@ -192,23 +195,23 @@ class Mixed:
         Returns:
             The heads' posterior.
         """
+        f, z = (part.shape[1] for part in self.basis.columns(self.params, rows.inputs[:0]))
+        mean, across = np.zeros((groups, z)), np.zeros((groups, z, f))
+        covariance = np.zeros((groups, z, z)) + np.eye(z)
+        for block in _blocks(rows):
+            present, first = np.unique(block.group, return_index=True)
+            own = self._adapt(block, first)
+            mean[present], covariance[present], across[present] = own
+        return Adapted(mean, covariance, across)
+
+    def _adapt(self, rows: Rows, first: Int[np.ndarray, " groups"]) -> "Adapted":
+        """The same for rows in the order of their groups, each of which begins at ``first``."""
         f, z = self.basis.columns(self.params, rows.inputs)
-        share = rows.weight / self.noise**2
-        # Sorted by group, a sum over each group is one over neighbouring rows.
-        order = np.argsort(rows.group, kind="stable")
-        f, z, y, share = f[order], z[order], rows.y[order], share[order]
-        present, first = np.unique(rows.group[order], return_index=True)
-
-        def total(per_row):
-            whole = np.zeros((groups, *per_row.shape[1:]))
-            if len(per_row):
-                whole[present] = np.add.reduceat(per_row, first, axis=0)
-            return whole
-
-        weighted = z * share[:, None]
+        weighted = z * (rows.weight / self.noise**2)[:, None]
+        total = functools.partial(np.add.reduceat, indices=first, axis=0)
         curved = total(weighted[:, :, None] * z[:, None, :]) + np.eye(z.shape[1])
         inverse = np.linalg.inv(curved)
-        left = total(weighted * (y - f @ self.mean)[:, None])
+        left = total(weighted * (rows.y - f @ self.mean)[:, None])
         across = total(weighted[:, :, None] * f[:, None, :])
         return Adapted(np.einsum("grs,gs->gr", inverse, left), inverse, inverse @ across)
 
@@ -228,6 +231,11 @@ class Mixed:
         Returns:
             Both for each row; the noise is part of the variance.
         """
+        if len(inputs) > BLOCK:
+            cuts = range(BLOCK, len(inputs), BLOCK)
+            parts = zip(np.split(inputs, cuts), np.split(group, cuts), strict=True)
+            means, variances = zip(*(self.predict(x, heads, g) for x, g in parts), strict=True)
+            return np.concatenate(means), np.concatenate(variances)
         f, z = self.basis.columns(self.params, inputs)
         of_group = np.einsum("nr,nrs,ns->n", z, heads.covariance[group], z)
         left = f - np.einsum("nr,nrf->nf", z, heads.across[group])
@@ -248,15 +256,6 @@ class Adapted(NamedTuple):
     mean: Float[np.ndarray, "groups r"]
     covariance: Float[np.ndarray, "groups r r"]
     across: Float[np.ndarray, "groups r f"]
-
-    def with_unknown(self) -> "Adapted":
-        """One more group at the end, of which nothing is known."""
-        mean, covariance, across = self
-        return Adapted(
-            np.concatenate([mean, np.zeros((1, *mean.shape[1:]))]),
-            np.concatenate([covariance, np.eye(mean.shape[1])[None]]),
-            np.concatenate([across, np.zeros((1, *across.shape[1:]))]),
-        )
 
 
 def fit(
@@ -301,7 +300,7 @@ def fit(
         )
         params = restore(jnp.asarray(found.x))
         params = jax.tree.map(np.asarray, params)
-        model = _posterior(basis, params, padded, size)
+        model = _posterior(basis, params, [padded], size)
         return replace(model, converged=bool(found.success))
 
 
@@ -317,13 +316,20 @@ def posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixe
     Returns:
         The fitted model.
     """
+    if len(rows.y) <= BLOCK:
+        blocks = [(rows, groups)]
+    else:
+        blocks = [part(block, np.arange(len(block.y))) for block in _blocks(rows)]
+    room, size = max(len(block.y) for block, _ in blocks), max(count for _, count in blocks)
     with jax.enable_x64(True):
-        return _posterior(basis, params, _padded(rows), _rounded_up(groups))
+        padded = (_padded(block, room) for block, _ in blocks)
+        return _posterior(basis, params, padded, _rounded_up(size))
 
 
-def _posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixed:
-    summed = _collapsed(basis, groups, params, rows)
-    curved, slope = np.asarray(summed.curved), np.asarray(summed.slope)
+def _posterior(basis: Basis, params: Parameters, blocks: Iterable[Rows], groups: int) -> Mixed:
+    sums = [_collapsed(basis, groups, params, rows) for rows in blocks]
+    curved = np.sum([np.asarray(each.curved) for each in sums], axis=0)
+    slope = np.sum([np.asarray(each.slope) for each in sums], axis=0)
     factor = scipy.linalg.cho_factor(curved + np.diag(basis.precision(params)))
     covariance = scipy.linalg.cho_solve(factor, np.eye(len(slope)))
     noise = float(np.sqrt(_variance(params)))
@@ -417,12 +423,22 @@ def _padded(rows: Rows, room: int = 0) -> Rows:
     return Rows(*filled)
 
 
+def _blocks(rows: Rows) -> Iterator[Rows]:
+    """All rows, sorted by group, in blocks of whole groups of about ``BLOCK`` rows."""
+    order = np.argsort(rows.group, kind="stable")
+    sorted_ = rows.group[order]
+    _, first, sizes = np.unique(sorted_, return_index=True, return_counts=True)
+    cuts = np.flatnonzero(np.diff(np.repeat(first // BLOCK, sizes))) + 1
+    for chosen in np.split(order, cuts) if len(order) else ():
+        yield Rows(*[a[chosen] for a in rows])
+
+
 def part(rows: Rows, chosen: np.ndarray) -> tuple[Rows, int]:
     """The rows that a mask chooses, their groups numbered anew.
 
     Args:
         rows: of all groups.
-        chosen: one truth value for each row.
+        chosen: one truth value for each row, or the numbers of rows.
 
     Returns:
         The rows, and the number of groups that are left.

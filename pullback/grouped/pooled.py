@@ -5,10 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from pullback.grouped.held_back import SHOTS, deal
 from pullback.grouped.mixed import Adapted, Basis, Mixed, Rows, fit, part
-
-SHOTS = (0, 1, 2, 3, 5)
-"""Rows that a held-back group is adapted with, its first ones."""
 
 FOLDS = 3
 
@@ -37,8 +35,7 @@ def weigh(
     Returns:
         The weights, which add up to 1.
     """
-    fold = np.empty(groups, int)
-    fold[np.random.default_rng(seed).permutation(groups)] = np.arange(groups) % FOLDS
+    fold = deal(groups, seed, FOLDS)
     densities: list[list[np.ndarray]] = [[] for _ in bases]
     room = (len(rows.y), groups)
     for number in range(FOLDS):

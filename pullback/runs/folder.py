@@ -17,14 +17,14 @@ from typing import Any, TypeVar
 import jax
 
 from pullback.core.errors import InputError, StorageError, shorten
-from pullback.core.files import write_atomically
+from pullback.core.files import parse_json, read_file, write_atomically
 from pullback.core.scores import Score
 from pullback.registries import DATASETS
 from pullback.runs import config as configs
 from pullback.runs.config import RunConfig
 from pullback.runs.fields import read
 from pullback.runs.formatting import command
-from pullback.runs.records import TEXT, check_line, parse_json, read_file
+from pullback.runs.records import TEXT, check_line
 from pullback.tasks import ClassSplit, gives_classes
 from pullback.tasks.datasets import DataSummary
 
@@ -363,10 +363,10 @@ class PretrainingRun(Run):
         return _NOT_IN_ORIGIN_OF_PRETRAINING
 
 
-def versions() -> dict[str, str]:
-    """The versions of what a run's numbers depend on."""
+def versions(*more: str) -> dict[str, str]:
+    """The versions of what a run's numbers depend on; of ``more`` packages too."""
     found = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

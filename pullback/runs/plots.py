@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from pullback.runs.fitting import Curve
+
 # Okabe and Ito's palette, which people with any kind of colour vision can tell apart.
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 GREY, SKY, YELLOW = "#6B6B6B", "#56B4E9", "#E69F00"
 COLOURS = {"imaml": BLUE, "maml": ORANGE, "fomaml": YELLOW, "reptile": GREEN}
 """The colour of each algorithm, the same in every picture."""
 _SPARE = (PURPLE, SKY, GREY)
+NINETY = 1.6448536
+"""Standard deviations that an interval of 90 % reaches to either side."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,57 @@ def draw_adaptation(
     panel.set_xlabel("x")
     panel.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     title = f"One new task, adapted to from {len(support[0])} points"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    return save(figure, path)
+
+
+def draw_groups(curves: "Sequence[Curve]", path: Path, title: str, axes: tuple[str, str]) -> Path:
+    """Draw groups before and after they are adapted to, with intervals of 90 %.
+
+    Args:
+        curves: one for each group.
+        path: the file to write.
+        title: what they are.
+        axes: what the horizontal and the vertical one are of.
+
+    Returns:
+        The file written.
+
+    Raises:
+        StorageError: if the disk refuses it.
+    """
+    across = min(3, len(curves))
+    down = -(-len(curves) // across)
+    figure = new_figure(1.2 + 3.1 * across, 1.0 + 2.5 * down)
+    panels = figure.subplots(down, across, sharey=True, squeeze=False).ravel()
+    for panel, curve in zip(panels, curves, strict=False):
+        order = np.argsort(curve.x, kind="stable")
+        x = curve.x[order]
+        for colour, predicted, label in (
+            (GREY, curve.before[order], "before: the population"),
+            (BLUE, curve.after[order], f"after {curve.seen} rows"),
+        ):
+            mean, reach = predicted[:, 0], NINETY * predicted[:, 1]
+            panel.plot(x, mean, color=colour, linewidth=1.6, label=label)
+            panel.fill_between(x, mean - reach, mean + reach, color=colour, alpha=0.18, linewidth=0)
+        seen, rest = slice(None, curve.seen), slice(curve.seen, None)
+        panel.plot(curve.x[rest], curve.y[rest], "o", color=ORANGE, markersize=3.5, label="to come")
+        panel.plot(curve.x[seen], curve.y[seen], "o", color="black", markersize=5, label="seen")
+        style(panel, "", legend=False)
+        name = curve.name if len(curve.name) <= 30 else f"{curve.name[:29]}…"
+        panel.set_title(name, fontsize=9, parse_math=False)
+        for label in panel.get_xticklabels():
+            label.set_rotation(30 if x.dtype.kind == "M" else 0)
+    for panel in panels[len(curves) :]:
+        panel.set_visible(False)
+    for number, panel in enumerate(panels[: len(curves)]):
+        if number % across == 0:
+            panel.set_ylabel(axes[1], parse_math=False)
+        # The lowest of its column.
+        if number + across >= len(curves):
+            panel.set_xlabel(axes[0], parse_math=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     return save(figure, path)
 

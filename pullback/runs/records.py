@@ -1,11 +1,9 @@
 """What the lines and documents of a run's folder hold, whoever wrote them."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from pullback.core.errors import InputError, shorten
+from pullback.core.errors import InputError
 from pullback.runs.fields import FLAG, MOST, Kind, number, read, text, whole
 
 COUNT = whole(0, 2**63 - 1)
@@ -110,38 +108,3 @@ def need(record: Mapping[str, Any], names: tuple[str, ...]) -> None:
     missing = [name for name in names if name not in record]
     if missing:
         raise InputError(f"{', '.join(missing)} {'are' if len(missing) > 1 else 'is'} missing")
-
-
-def parse_json(written: str) -> Any:
-    """What a JSON document says.
-
-    Raises:
-        ValueError: if it is none, or nested too deeply to be read.
-    """
-    try:
-        return json.loads(written)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def read_file(path: Path, errors: str = "strict") -> str:
-    """The text of a file, with or without a byte-order mark.
-
-    Args:
-        path: the file.
-        errors: what becomes of bytes that are no UTF-8, as ``open`` has it.
-
-    Raises:
-        InputError: if it is missing, no file, or cannot be read.
-    """
-    try:
-        if path.exists() and not path.is_file():
-            raise InputError(f"{shorten(str(path), 200)} is no file")
-        return path.read_text(encoding="utf-8-sig", errors=errors)
-    except FileNotFoundError:
-        raise InputError(f"The file {str(path)!r} is missing") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"The file {str(path)!r} is broken: it is no UTF-8 ({error})") from None
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise InputError(f"The file {shorten(str(path), 200)} cannot be read: {why}") from None

@@ -19,6 +19,9 @@ Columns = Sequence[tuple[str, np.ndarray]]
 FEWEST_GROUPS = 6
 """With fewer groups none is held back."""
 
+MANY_GROUPS = 20
+"""Of so many groups, whole numbers that were measured are seldom all different."""
+
 
 def read_columns(estimator: Any, X: Any, *, reset: bool, may_be_empty: bool = False) -> Columns:
     """X as columns.
@@ -123,16 +126,35 @@ def warn_about_groups(
             "There is one group, so that nothing tells how groups differ: the prior is the "
             "one that a fit starts from"
         )
+    if count < FEWEST_GROUPS or count == len(group):
+        return
     for name, column in columns:
-        if count < FEWEST_GROUPS or column.dtype.kind in "biufM":
-            continue
-        texts = column.astype(str)
-        pairs = len(set(zip(texts, group, strict=True)))
-        if pairs == count == len(np.unique(texts)):
+        if column.dtype.kind in "biuf":
+            if _may_number_groups(column, group, count):
+                warn(
+                    f"The column {name!r} is a whole number that is the same within each group "
+                    "and another one in each. If it is an identity number, leave it out of X"
+                )
+        elif column.dtype.kind != "M" and _tells_apart(column.astype(str), group, count):
             warn(
                 f"The column {name!r} names the group, so that nothing is left to the "
                 "groups' own models and a new group has no value of it. Leave it out of X"
             )
+
+
+def _may_number_groups(column: np.ndarray, group: np.ndarray, count: int) -> bool:
+    numbers = column.astype(float)
+    if (numbers != np.rint(numbers)).any() or not _tells_apart(numbers, group, count):
+        return False
+    # Of few groups it takes 1, 2, 3, ... to look like more than chance.
+    return count >= MANY_GROUPS or bool(numbers.max() - numbers.min() == count - 1)
+
+
+def _tells_apart(column: np.ndarray, group: np.ndarray, count: int) -> bool:
+    """Whether a column has one value in each group, and another one in each."""
+    if len(np.unique(column)) != count:
+        return False
+    return len(set(zip(column.tolist(), group.tolist(), strict=True))) == count
 
 
 def warn_about_categories(new: int, rows: int, *, stacklevel: int) -> None:

@@ -1,5 +1,6 @@
 """Regression on rows that come in groups."""
 
+import copy
 import warnings
 from typing import Any
 
@@ -12,7 +13,7 @@ from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
 from pullback.core.errors import InputError, check_counts, unknown_name
-from pullback.grouped import mixed, pooled
+from pullback.grouped import held_back, mixed, pooled
 from pullback.grouped.mixed import Basis, Rows
 from pullback.grouped.table import Encoder
 from pullback.sklearn import groups as naming
@@ -52,7 +53,7 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
             fewer than a hundred groups. The population's weights and
             each group's own are always those of all rows.
         random_state: of the learned features' start, of the sample and of held-back groups.
-        verbose: 1 to print what is being done.
+        verbose: 1 to print what is being done; a function is told it instead.
 
     Attributes:
         groups_: names of the groups, in the order of their first rows.
@@ -75,7 +76,7 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         steps: int = 80,
         max_rows: int = 10_000,
         random_state: Any = 0,
-        verbose: int = 0,
+        verbose: Any = 0,
     ):
         self.method = method
         self.hidden = hidden
@@ -123,7 +124,6 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         self.groups_, group = (
             ([], np.zeros(len(target), int)) if names is None else naming.number(names[kept])
         )
-        self._known = {name: place for place, name in enumerate(self.groups_)}
         grouped = names is not None
         self._encoder = Encoder.fit(columns, weight, group if grouped else None)
         warn_about_groups(group, len(self.groups_), columns, stacklevel=2)
@@ -178,12 +178,20 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
             if len(sample.y) < len(rows.y):
                 model = mixed.posterior(basis, model.params, rows, count)
             self._models.append(model)
-        self._heads = [model.adapt(rows, count).with_unknown() for model in self._models]
+        # One more group, without rows: it stands for those that are not known.
+        self._heads = [model.adapt(rows, count + 1) for model in self._models]
         if not grouped:
             self._heads = [_only_unknown(heads) for heads in self._heads]
         self._rows = len(rows.y)
+        self._derive()
+
+    _DERIVED = ("_known", "_population", "prior_", "noise_", "group_effects_")
+
+    def _derive(self) -> None:
+        """Set the attributes that follow from the others."""
+        self._known = {name: place for place, name in enumerate(self.groups_)}
         reading = in_units_of_the_table(
-            self._models[0], self._heads[0], encoder, self._centre, self._unit
+            self._models[0], self._heads[0], self._encoder, self._centre, self._unit
         )
         self._population = reading.population
         self.prior_, self.noise_ = reading.prior, reading.noise
@@ -260,8 +268,39 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
             InputError: if fit was given no groups, or for columns that cannot be used.
             ValueError: for arrays that scikit-learn refuses.
         """
+        rows = self._rows_of_new_groups(X, y, sample_weight)
+        return AdaptedRegressor(self, [model.adapt(rows, 1) for model in self._models])
+
+    def with_groups(
+        self, X: Any, y: Any, groups: Any, sample_weight: Any = None
+    ) -> "MetaRegressor":
+        """The same model with other groups, each of them adapted to from its own rows.
+
+        Args:
+            X: as in :meth:`fit`; it may have no rows.
+            y: the target of each row.
+            groups: the name of each row's group.
+            sample_weight: what each row counts for.
+
+        Returns:
+            A fitted estimator that knows these groups in place of those of fit. This one stays
+            as it is.
+
+        Raises:
+            InputError: if fit was given no groups, or for columns that cannot be used.
+            ValueError: for arrays that scikit-learn refuses.
+        """
+        rows = self._rows_of_new_groups(X, y, sample_weight)
+        other = copy.copy(self)
+        other.groups_, group = naming.number(naming.read(groups, rows.y))
+        rows, count = rows._replace(group=group), len(other.groups_)
+        other._heads = [model.adapt(rows, count + 1) for model in self._models]
+        other._derive()
+        return other
+
+    def _rows_of_new_groups(self, X: Any, y: Any, sample_weight: Any) -> Rows:
         check_is_fitted(self)
-        if not self.groups_:
+        if not self._models[0].basis.grouped:
             raise InputError(
                 "adapt needs to know how groups differ, and fit was given no groups",
                 remedy="Write fit(X, y, groups=...)",
@@ -270,11 +309,9 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         target = read_target(y, columns, "MetaRegressor")
         weight = read_weight(sample_weight, target, may_be_empty=True)
         inputs, new = self._encoder(columns)
-        warn_about_categories(new, len(target), stacklevel=2)
-        rows = Rows(
-            inputs, (target - self._centre) / self._unit, weight, np.zeros(len(target), int)
-        )
-        return AdaptedRegressor(self, [model.adapt(rows, 1) for model in self._models])
+        warn_about_categories(new, len(target), stacklevel=3)
+        group = np.zeros(len(target), int)
+        return Rows(inputs, (target - self._centre) / self._unit, weight, group)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """R² of the predictions.
@@ -308,7 +345,9 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         return read_columns(self, X, reset=False)
 
     def _say(self, what: str) -> None:
-        if self.verbose:
+        if callable(self.verbose):
+            self.verbose(what)
+        elif self.verbose:
             print(f"MetaRegressor: {what}", flush=True)
 
 
@@ -346,17 +385,9 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
 
 
 def _sample(rows: Rows, groups: int, most: int, random: Any) -> tuple[Rows, int]:
-    """Whole groups, drawn at random, of at most so many rows; rows where that were few groups."""
     if len(rows.y) <= most:
         return rows, groups
-    order = random.permutation(groups)
-    sizes = np.bincount(rows.group, minlength=groups)[order]
-    fitting = order[: np.searchsorted(np.cumsum(sizes), most, side="right")]
-    if len(fitting) >= 100:
-        return mixed.part(rows, np.isin(rows.group, fitting))
-    chosen = np.zeros(len(rows.y), bool)
-    chosen[random.permutation(len(rows.y))[:most]] = True
-    return mixed.part(rows, chosen)
+    return mixed.part(rows, held_back.sample(rows.group, groups, most, random))
 
 
 def _only_unknown(heads: Any) -> Any:

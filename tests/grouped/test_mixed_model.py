@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from pullback import grouped
-from pullback.grouped import pooled
+from pullback.grouped import mixed, pooled
 from pullback.grouped.mixed import Basis, Rows, part
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -69,7 +69,7 @@ def test_predictions_are_those_of_the_joint_gaussian(name):
     rows, groups = data(basis)
     params = params_of(basis)
     model = grouped.posterior(basis, params, rows, groups)
-    heads = model.adapt(rows, groups).with_unknown()
+    heads = model.adapt(rows, groups + 1)
     new = data(basis, seed=1, sizes=(1, 1, 1, 1, 1))[0]
     mean, variance = model.predict(new.inputs, heads, new.group)
     f, between, noise = dense(basis, params, rows)
@@ -82,6 +82,25 @@ def test_predictions_are_those_of_the_joint_gaussian(name):
     own = (z_new**2).sum(1) + (g**2 * flat).sum(1) + model.noise**2
     np.testing.assert_allclose(mean, toward @ rows.y, rtol=1e-6, atol=1e-8)
     np.testing.assert_allclose(variance, own - (toward * across).sum(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_blocks_change_nothing(name, monkeypatch):
+    basis = BASES[name]
+    rows, groups = data(basis)
+    params = params_of(basis)
+    whole = grouped.posterior(basis, params, rows, groups)
+    monkeypatch.setattr(mixed, "BLOCK", 5)
+    model = grouped.posterior(basis, params, rows, groups)
+    np.testing.assert_allclose(model.mean, whole.mean, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(model.covariance, whole.covariance, rtol=1e-9, atol=1e-12)
+    heads = whole.adapt(rows, groups)
+    in_blocks = whole.predict(rows.inputs, heads, rows.group)
+    monkeypatch.undo()
+    for ours, theirs in zip(heads, whole.adapt(rows, groups), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    for ours, theirs in zip(in_blocks, whole.predict(rows.inputs, heads, rows.group), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-12)
 
 
 def test_a_fit_finds_the_spread_and_the_noise_of_its_own_samples():

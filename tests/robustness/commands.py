@@ -10,6 +10,7 @@ SEEDS = ["whole numbers from 0 to 4294967295"]
 FITS = ["parameters", "copies", "free", "--width", "--hidden"]
 OUT = ["could not be written to", "Give another"]
 TOO_LONG = "File name too long"
+FIT = ["fit", "t.csv", "--target", "y", "--group", "id"]
 
 
 def sinusoid(*words):
@@ -117,6 +118,16 @@ COMMANDS = {
     "config too long": (["train", "--config", LONG], [TOO_LONG]),
     "config a folder": (["train", "--config", "."], ["Is a directory"]),
     "compare config missing": (["compare", "--config", "nowhere.toml"], ["No such file"]),
+    "table missing": (FIT, ["'t.csv' does not exist"]),
+    "table too long": (["fit", LONG, *FIT[2:]], [TOO_LONG]),
+    "table a folder": (["fit", ".", *FIT[2:]], ["is no file"]),
+    "fit out taken": ([*FIT, "--out", "/"], ["'/' is not empty", "another one with --out"]),
+    "fit out under a device": ([*FIT, "--out", "/dev/null/x"], OUT),
+    "fitted run missing": (["predict", "nowhere", "t.csv"], ["no fitted table", "no such folder"]),
+    "fitted run too long": (["predict", LONG, "t.csv"], [TOO_LONG]),
+    "fitted run of pictures": (["predict", ".", "t.csv"], ["fit.json is missing"]),
+    "predictions taken": (["predict", "x", "t.csv", "--out", "/"], ["is there already"]),
+    "predictions under a device": (["predict", "x", "t", "--out", "/dev/null/x"], ["--out"]),
     "data missing": (["train", "--dataset", "omniglot", "--data-dir", "x"], ["'x' does not exist"]),
     "pictures missing": (
         ["train", "--dataset", "folder", "--data-dir", "x"],

@@ -4,6 +4,7 @@ import pytest
 from calls import CALLS
 from commands import COMMANDS
 from folders import FOLDERS
+from tables import TABLES
 from typer.testing import CliRunner
 
 from pullback.cli import app
@@ -48,3 +49,17 @@ def test_a_folder(name, tmp_path, monkeypatch):
     make(folder)
     monkeypatch.chdir(tmp_path)
     assert missing(words, refuse([str(word).replace("{}", str(folder)) for word in argv])) == []
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    content, argv, words = TABLES[name]
+    content = content if isinstance(content, bytes) else content.encode()
+    for file in ("t.csv", "t.parquet"):
+        (tmp_path / file).write_bytes(content)
+    read = [] if "t.parquet" in argv else ["t.csv"]
+    said = refuse(["fit", *read, *argv, "--target", "y", "--group", "id"])
+    assert missing(words, said) == []
+    # Nothing was written before it was refused.
+    assert not (tmp_path / "runs").exists()

@@ -16,8 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pullback.core.errors import InputError
-from pullback.grouped import Rows
+from pullback.grouped import Rows, mixed
 from pullback.sklearn import MetaRegressor
+from pullback.sklearn.inputs import warn_about_groups
 from pullback.sklearn.regressor import _sample
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -221,6 +222,48 @@ def test_what_looks_like_a_mistake_is_said():
         model.predict(X, groups=np.arange(len(X)))
     with pytest.warns(UserWarning, match="1 of 1 rows have a category"):
         model.predict(pd.DataFrame({"load": [1.0], "kind": ["brand new"]}))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "count", "said"),
+    [
+        (lambda i: i + 1001, 8, True),
+        (lambda i: 17 * i % 40, 20, True),
+        # Ages, which differ between eight people more often than not.
+        (lambda i: 17 * i % 40, 8, False),
+        # The mean of a school.
+        (lambda i: 0.1 * i, 20, False),
+        # Two schools in each town.
+        (lambda i: i // 2, 20, False),
+    ],
+)
+def test_whole_numbers_that_identify_the_group_are_said(numbers, count, said):
+    group = np.repeat(np.arange(count), 3)
+    columns = [("n", np.array([numbers(i) for i in group])), ("x", np.arange(3 * count))]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_about_groups(group, count, columns, stacklevel=1)
+    assert ["'n' is a whole number that is the same" in str(w.message) for w in caught] == (
+        [True] if said else []
+    )
+
+
+def test_many_groups_of_one_row_end_with_a_warning(monkeypatch):
+    monkeypatch.setattr(mixed, "BLOCK", 4096)
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 2))
+    y = X @ [1.0, 2.0] + 0.1 * rng.normal(size=20_000)
+    with pytest.warns(UserWarning, match="Each of the 20000 groups has one row"):
+        model = MetaRegressor("linear", max_rows=200).fit(X, y, groups=np.arange(20_000))
+    assert len(model.groups_) == 20_000
+    np.testing.assert_allclose(model.predict(np.eye(2)), [1.0, 2.0], atol=0.01)
+
+
+def test_a_function_is_told_what_is_being_done():
+    X, y, groups = machines(count=5)
+    told = []
+    MetaRegressor("linear", verbose=told.append).fit(X, y, groups=groups)
+    assert told == ["the linear model"]
 
 
 @pytest.mark.parametrize(
