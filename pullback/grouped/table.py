@@ -20,6 +20,9 @@ MOST_VALUES = 100
 MOST_NUMBERS = 10
 """More texts than this that all read as numbers are numbers, and no categories."""
 
+LARGEST = 1e150
+"""The squares of larger numbers are no finite ones."""
+
 FEW = 4
 """Up to so many values a column needs no quantiles."""
 
@@ -162,6 +165,12 @@ def _check(name: str, column: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray,
         raise InputError(
             f"The column {name!r} has {int(np.isinf(column).sum())} infinite values",
             allowed="finite numbers",
+        )
+    if column.dtype.kind == "f" and len(column) and np.abs(column).max() > LARGEST:
+        raise InputError(
+            f"The column {name!r} has numbers up to {np.abs(column).max():.3g}",
+            allowed=f"numbers up to {LARGEST:g}",
+            remedy="Take a larger unit",
         )
     return column
 

@@ -11,7 +11,7 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, assert_all_finite, validate_data
 
 from pullback.core.errors import InputError, check_number
-from pullback.grouped.table import columns_of
+from pullback.grouped.table import LARGEST, columns_of
 
 Columns = Sequence[tuple[str, np.ndarray]]
 """The columns of a table by name."""
@@ -75,6 +75,12 @@ def read_target(y: Any, columns: Columns, kind: str) -> Float[np.ndarray, " rows
             f"y is of type {target.dtype}", allowed="one number for each row"
         ) from error
     assert_all_finite(target, input_name="y")
+    if len(target) and np.abs(target).max() > LARGEST:
+        raise InputError(
+            f"y has numbers up to {np.abs(target).max():.3g}",
+            allowed=f"numbers up to {LARGEST:g}",
+            remedy="Take a larger unit",
+        )
     check_consistent_length(columns[0][1], target)
     return target
 

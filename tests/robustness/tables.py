@@ -89,6 +89,16 @@ TABLES = {
     "a target of times": ("id,x,y\na,1,2031-01-01\nb,2,2031-02-01\n", (), ["'y' holds times"]),
     "an infinite target": (changed("g3,10,21", "g3,10,inf"), (), ["'y' has 1 infinite"]),
     "an infinite value": (changed("g3,10,", "g3,-inf,"), (), ["'x' has 1 infinite"]),
+    "a target beyond squares": (
+        changed("g3,10,21", "g3,10,21e300"),
+        (),
+        ["y has numbers up to 2.1e+301", "up to 1e+150"],
+    ),
+    "a value beyond squares": (
+        changed("g3,10,", "g3,-1e200,"),
+        (),
+        ["The column 'x' has numbers up to 1e+200", "larger unit"],
+    ),
     "a constant target": ("id,x,y\na,1,3\nb,2,3\n", (), ["'y' is 3 in each of 2 rows"]),
     "numbers and texts": (
         changed("g3,10,", "g3,unknown,"),
