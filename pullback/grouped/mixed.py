@@ -15,7 +15,6 @@ segment sums, so that groups of unequal sizes cost what their rows cost.
 """
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -28,138 +27,9 @@ import scipy.linalg
 import scipy.optimize
 from jaxtyping import Array, Float, Int
 
-Parameters = Mapping[str, Any]
-
-FLAT = 1e-4
-"""The prior precision of the population's weights, of numbers in standard deviations."""
-
-MOST_PRODUCTS = 24
-"""Up to so many, products of a varying and a constant column are columns of the basis."""
-
-
-class Rows(NamedTuple):
-    """Rows of all groups; inside ``jit`` arrays of JAX.
-
-    Args:
-        inputs: columns that vary within groups, then those that do not, then extra ones for a
-            learned basis; in standard deviations.
-        y: the targets, in standard deviations.
-        weight: what each row counts for; 0 for padding.
-        group: the number of the group.
-    """
-
-    inputs: Float[np.ndarray, "n inputs"]
-    y: Float[np.ndarray, " n"]
-    weight: Float[np.ndarray, " n"]
-    group: Int[np.ndarray, " n"]
-
-
-@dataclass(frozen=True)
-class Basis:
-    """F(x) and Z(x): the columns themselves, and a layer of features learned from them.
-
-    Args:
-        varying: columns that vary within groups; their slopes differ between groups.
-        constant: columns that do not.
-        extra: further columns, for the learned features alone.
-        hidden: learned features; 0 for the linear mixed model.
-        rank: of the covariance between groups, with learned features; without it is full.
-        grouped: whether there are groups at all.
-    """
-
-    varying: int
-    constant: int
-    extra: int = 0
-    hidden: int = 0
-    rank: int = 4
-    grouped: bool = True
-
-    @property
-    def products(self) -> int:
-        """Products of a varying with a constant column."""
-        count = self.varying * self.constant
-        return count if self.grouped and not self.hidden and count <= MOST_PRODUCTS else 0
-
-    def init(self, seed: int) -> Parameters:
-        """Parameters to start from."""
-        rng = np.random.default_rng(seed)
-        linear = 1 + self.varying
-        params: dict[str, Any] = {"noise": np.array(np.log(0.5))}
-        if self.hidden:
-            inputs = self.varying + self.constant + self.extra
-            params["weight"] = rng.normal(size=(inputs, self.hidden))
-            params["bias"] = rng.normal(size=self.hidden)
-            params["reach"] = np.array(np.log(0.3))
-        elif self.products:
-            params["reach"] = np.array(np.log(0.3))
-        if self.grouped and self.hidden:
-            spread = 0.05 * rng.normal(size=(linear, self.rank))
-            spread[0, 0] += 0.4
-            params["spread"] = spread
-            params["hidden_spread"] = 0.3 * rng.normal(size=(self.hidden, self.rank))
-        elif self.grouped:
-            spread = 0.05 * np.eye(linear)
-            spread[0, 0] = 0.4
-            params["spread"] = spread
-        return params
-
-    def columns(self, params: Parameters, inputs: Any, xp: ModuleType = np) -> tuple[Any, Any]:
-        """F and Z.
-
-        Args:
-            params: as from :meth:`init`.
-            inputs: as in :class:`Rows`.
-            xp: the array library to work them out with.
-
-        Returns:
-            F, one row a row, and Z, with no column where there are no groups.
-        """
-        one = xp.ones((len(inputs), 1), inputs.dtype)
-        varying = inputs[:, : self.varying]
-        constant = inputs[:, self.varying : self.varying + self.constant]
-        parts = [one, varying, constant]
-        if self.products:
-            crossed = varying[:, :, None] * constant[:, None, :]
-            parts.append(crossed.reshape(len(inputs), self.products))
-        within = xp.concatenate([one, varying], 1)
-        if not self.hidden:
-            z = within @ xp.tril(params["spread"]) if self.grouped else within[:, :0]
-            return xp.concatenate(parts, 1), z
-        slope = 1.5 / inputs.shape[1] ** 0.5
-        before = slope * (inputs @ params["weight"]) + params["bias"]
-        features = before / (1.0 + xp.exp(-before)) / self.hidden**0.5
-        parts.append(features)
-        if not self.grouped:
-            return xp.concatenate(parts, 1), within[:, :0]
-        z = within @ params["spread"] + features @ params["hidden_spread"]
-        return xp.concatenate(parts, 1), z
-
-    def precision(self, params: Parameters, xp: ModuleType = np) -> Any:
-        """P, of each column of F."""
-        flat = xp.full(1 + self.varying + self.constant, FLAT)
-        learned = self.products + self.hidden
-        if not learned:
-            return flat
-        return xp.concatenate([flat, xp.exp(-2.0 * params["reach"]) * xp.ones(learned)])
-
-    def penalty(self, params: Parameters) -> Any:
-        """The negative logarithm of the hyperparameters' prior, up to a constant."""
-        total = 0.5 * ((params["noise"] - np.log(0.5)) / (2.0 if self.hidden else 10.0)) ** 2
-        if "reach" in params:
-            centre = -1.0 if self.hidden else np.log(0.3)
-            total += 0.5 * ((params["reach"] - centre) / 1.5) ** 2
-        precisions = PRIOR if self.hidden else {"spread": NEARLY_FLAT}
-        for name, precision in precisions.items():
-            if name in params:
-                total += 0.5 * precision * jnp.sum(params[name] ** 2)
-        return total
-
-
-PRIOR = {"weight": 1.0, "bias": 1.0, "spread": 1.0, "hidden_spread": 2.0}
-"""Prior precisions of hyperparameters, in standard deviations of the columns and of y."""
-
-NEARLY_FLAT = 0.01
-"""That of the linear model's spread, which is REML's but for groups that say nothing of it."""
+from pullback.grouped import logistic
+from pullback.grouped.basis import Basis, Parameters, Rows
+from pullback.grouped.elimination import Eliminated, eliminate
 
 
 @dataclass(frozen=True)
@@ -171,7 +41,7 @@ class Mixed:
         params: its parameters.
         mean: of w.
         covariance: of w.
-        noise: σ.
+        noise: σ; 0 where targets are binary.
         converged: whether L-BFGS ended before its last step.
     """
 
@@ -193,11 +63,16 @@ class Mixed:
             The heads' posterior.
         """
         f, z = self.basis.columns(self.params, rows.inputs)
-        share = rows.weight / self.noise**2
         # Sorted by group, a sum over each group is one over neighbouring rows.
         order = np.argsort(rows.group, kind="stable")
-        f, z, y, share = f[order], z[order], rows.y[order], share[order]
-        present, first = np.unique(rows.group[order], return_index=True)
+        f, z, y, weight, group = (
+            f[order],
+            z[order],
+            rows.y[order],
+            rows.weight[order],
+            rows.group[order],
+        )
+        present, first = np.unique(group, return_index=True)
 
         def total(per_row):
             whole = np.zeros((groups, *per_row.shape[1:]))
@@ -205,10 +80,15 @@ class Mixed:
                 whole[present] = np.add.reduceat(per_row, first, axis=0)
             return whole
 
+        if self.basis.binary:
+            share, pull = logistic.adapted(f @ self.mean, z, y, weight, group, total)
+        else:
+            share = weight / self.noise**2
+            pull = share * (y - f @ self.mean)
         weighted = z * share[:, None]
         curved = total(weighted[:, :, None] * z[:, None, :]) + np.eye(z.shape[1])
         inverse = np.linalg.inv(curved)
-        left = total(weighted * (y - f @ self.mean)[:, None])
+        left = total(z * pull[:, None])
         across = total(weighted[:, :, None] * f[:, None, :])
         return Adapted(np.einsum("grs,gs->gr", inverse, left), inverse, inverse @ across)
 
@@ -218,7 +98,7 @@ class Mixed:
         heads: "Adapted",
         group: Int[np.ndarray, " n"],
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """The mean and the variance of new targets.
+        """The mean and the variance of new targets, or of their logits where they are binary.
 
         Args:
             inputs: as in :class:`Rows`.
@@ -234,6 +114,18 @@ class Mixed:
         of_population = np.einsum("nf,fe,ne->n", left, self.covariance, left)
         mean = f @ self.mean + np.einsum("nr,nr->n", z, heads.mean[group])
         return mean, self.noise**2 + of_group + of_population
+
+    def density(
+        self,
+        y: Float[np.ndarray, " n"],
+        mean: Float[np.ndarray, " n"],
+        variance: Float[np.ndarray, " n"],
+    ) -> Float[np.ndarray, " n"]:
+        """The predictive density of targets, or their probability where they are binary."""
+        if self.basis.binary:
+            one = logistic.probability(mean, variance)
+            return np.where(y > 0.5, one, 1.0 - one)
+        return np.exp(-0.5 * (y - mean) ** 2 / variance) / np.sqrt(2 * np.pi * variance)
 
 
 class Adapted(NamedTuple):
@@ -284,11 +176,14 @@ def fit(
     padded, size = _padded(rows, room[0]), _rounded_up(max(groups, room[1]))
     with jax.enable_x64(True):
         start, restore = jax.flatten_util.ravel_pytree(basis.init(seed))
+        heads = logistic.zeros(basis, size) if basis.binary else None
 
         def objective(flat):
-            value, slope = _value_and_gradient(basis, size, restore(flat), padded)
+            nonlocal heads
+            (value, found), slope = _value_and_gradient(basis, size, restore(flat), padded, heads)
             value, slope = float(value), np.asarray(jax.flatten_util.ravel_pytree(slope)[0])
             if np.isfinite(value) and np.isfinite(slope).all():
+                heads = found
                 return value, slope
             return 1e10, np.zeros_like(slope)
 
@@ -322,11 +217,10 @@ def posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixe
 
 
 def _posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixed:
-    summed = _collapsed(basis, groups, params, rows)
-    curved, slope = np.asarray(summed.curved), np.asarray(summed.slope)
+    curved, slope = map(np.asarray, _system(basis, groups, params, rows))
     factor = scipy.linalg.cho_factor(curved + np.diag(basis.precision(params)))
     covariance = scipy.linalg.cho_solve(factor, np.eye(len(slope)))
-    noise = float(np.sqrt(_variance(params)))
+    noise = 0.0 if basis.binary else float(np.sqrt(_variance(params)))
     return Mixed(basis, params, scipy.linalg.cho_solve(factor, slope), covariance, noise)
 
 
@@ -340,62 +234,54 @@ def evidence(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Float
         groups: how many there are.
 
     Returns:
-        Its value, with w and every δ integrated out.
+        Its value, with w and every δ integrated out; for binary targets by Laplace's approximation.
     """
-    summed = _sums(basis, params, rows, groups)
+    start = logistic.zeros(basis, groups) if basis.binary else None
+    return _evidence(basis, params, rows, groups, start)[0]
+
+
+def _evidence(
+    basis: Basis, params: Parameters, rows: Rows, groups: int, start: Any
+) -> tuple[Float[Array, ""], Any]:
+    """The evidence, and the heads that the next one may start from."""
+    if basis.binary:
+        return logistic.evidence(basis, params, rows, groups, start)
+    left = _eliminated(basis, params, rows, groups)
     precision = basis.precision(params, jnp)
-    factor = jnp.linalg.cholesky(summed.curved + jnp.diag(precision))
-    along = jax.scipy.linalg.solve_triangular(factor, summed.slope, lower=True)
-    logs = summed.log_curved + 2.0 * jnp.sum(jnp.log(jnp.diag(factor)))
-    return 0.5 * (summed.square - along @ along + logs - jnp.sum(jnp.log(precision)))
-
-
-class _Sums(NamedTuple):
-    """What is left of all rows once every δ is integrated out.
-
-    Args:
-        curved: FᵀV⁻¹F.
-        slope: FᵀV⁻¹y.
-        square: yᵀV⁻¹y.
-        log_curved: log|V|.
-    """
-
-    curved: Float[Array, "f f"]
-    slope: Float[Array, " f"]
-    square: Float[Array, ""]
-    log_curved: Float[Array, ""]
-
-
-def _sums(basis: Basis, params: Parameters, rows: Rows, groups: int) -> _Sums:
-    f, z = basis.columns(params, rows.inputs, jnp)
+    factor = jnp.linalg.cholesky(left.curved + jnp.diag(precision))
+    along = jax.scipy.linalg.solve_triangular(factor, left.slope, lower=True)
     variance = _variance(params, jnp)
-    share = rows.weight / variance
-    both = jnp.concatenate([f, rows.y[:, None]], 1)
-    whole = both.T @ (both * share[:, None])
-    logs = jnp.sum(rows.weight) * jnp.log(variance)
-    if z.shape[1]:
-        total = functools.partial(jax.ops.segment_sum, segment_ids=rows.group, num_segments=groups)
-        weighted = z * share[:, None]
-        curved = total(weighted[:, :, None] * z[:, None, :]) + jnp.eye(z.shape[1])
-        factor = jnp.linalg.cholesky(curved)
-        across = total(weighted[:, :, None] * both[:, None, :])
-        solve = functools.partial(jax.scipy.linalg.solve_triangular, lower=True)
-        along = jax.vmap(solve)(factor, across)
-        whole = whole - jnp.einsum("gri,grj->ij", along, along)
-        logs = logs + 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)))
-    return _Sums(whole[:-1, :-1], whole[:-1, -1], whole[-1, -1], logs)
+    logs = jnp.sum(rows.weight) * jnp.log(variance) + left.log_curved
+    logs += 2.0 * jnp.sum(jnp.log(jnp.diag(factor))) - jnp.sum(jnp.log(precision))
+    square = rows.weight @ rows.y**2 / variance - left.square - along @ along
+    return 0.5 * (square + logs), start
 
 
-_collapsed = jax.jit(
-    lambda basis, groups, params, rows: _sums(basis, params, rows, groups), static_argnums=(0, 1)
-)
+def _eliminated(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Eliminated:
+    f, z = basis.columns(params, rows.inputs, jnp)
+    share = rows.weight / _variance(params, jnp)
+    return eliminate(f, z, share, share * rows.y, rows.group, groups)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _value_and_gradient(basis: Basis, groups: int, params: Parameters, rows: Rows) -> Any:
-    return jax.value_and_grad(
-        lambda params: evidence(basis, params, rows, groups) + basis.penalty(params)
-    )(params)
+def _system(basis: Basis, groups: int, params: Parameters, rows: Rows) -> Any:
+    """curved and slope, of w."""
+    if basis.binary:
+        left = logistic.at_the_mode(basis, params, rows, groups)
+    else:
+        left = _eliminated(basis, params, rows, groups)
+    return left.curved, left.slope
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _value_and_gradient(
+    basis: Basis, groups: int, params: Parameters, rows: Rows, start: Any
+) -> Any:
+    def penalised(params):
+        value, heads = _evidence(basis, params, rows, groups, start)
+        return value + basis.penalty(params), heads
+
+    return jax.value_and_grad(penalised, has_aux=True)(params)
 
 
 def _variance(params: Parameters, xp: ModuleType = np) -> Any:
@@ -415,18 +301,3 @@ def _padded(rows: Rows, room: int = 0) -> Rows:
     missing = _rounded_up(max(len(rows.y), room)) - len(rows.y)
     filled = [np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) for a in rows]
     return Rows(*filled)
-
-
-def part(rows: Rows, chosen: np.ndarray) -> tuple[Rows, int]:
-    """The rows that a mask chooses, their groups numbered anew.
-
-    Args:
-        rows: of all groups.
-        chosen: one truth value for each row.
-
-    Returns:
-        The rows, and the number of groups that are left.
-    """
-    kept = Rows(*[a[chosen] for a in rows])
-    names, group = np.unique(kept.group, return_inverse=True)
-    return kept._replace(group=group.astype(np.int64)), len(names)

@@ -5,7 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from jaxtyping import Float
 
-from pullback.grouped.mixed import Adapted, Basis, Mixed, Rows, fit, part
+from pullback.grouped.basis import Basis, Rows, part
+from pullback.grouped.mixed import Adapted, Mixed, fit
 
 SHOTS = (0, 1, 2, 3, 5)
 """Rows that a held-back group is adapted with, its first ones."""
@@ -64,9 +65,7 @@ def _densities(model: Mixed, rows: Rows, groups: int) -> Float[np.ndarray, " pre
         heads = model.adapt(Rows(*[a[support] for a in rows]), groups)
         query = Rows(*[a[~support] for a in rows])
         mean, variance = model.predict(query.inputs, heads, query.group)
-        found.append(
-            np.exp(-0.5 * (query.y - mean) ** 2 / variance) / np.sqrt(2 * np.pi * variance)
-        )
+        found.append(model.density(query.y, mean, variance))
     return np.concatenate(found)
 
 

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from pullback.core.errors import InputError, check_counts, unknown_name
 from pullback.grouped import mixed, pooled
-from pullback.grouped.mixed import Basis, Rows
+from pullback.grouped.basis import Basis, Rows, part
 from pullback.grouped.table import Encoder
 from pullback.sklearn import groups as naming
 from pullback.sklearn.inputs import (
@@ -353,10 +353,10 @@ def _sample(rows: Rows, groups: int, most: int, random: Any) -> tuple[Rows, int]
     sizes = np.bincount(rows.group, minlength=groups)[order]
     fitting = order[: np.searchsorted(np.cumsum(sizes), most, side="right")]
     if len(fitting) >= 100:
-        return mixed.part(rows, np.isin(rows.group, fitting))
+        return part(rows, np.isin(rows.group, fitting))
     chosen = np.zeros(len(rows.y), bool)
     chosen[random.permutation(len(rows.y))[:most]] = True
-    return mixed.part(rows, chosen)
+    return part(rows, chosen)
 
 
 def _only_unknown(heads: Any) -> Any:
