@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from pullback.core.errors import InputError
 from pullback.grouped import Rows
 from pullback.sklearn import MetaRegressor
-from pullback.sklearn.regressor import _sample
+from pullback.grouped.pooled import sample
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -141,10 +141,10 @@ def test_a_row_of_weight_zero_is_not_there():
 def test_a_sample_is_of_whole_groups_where_that_is_many_and_of_rows_where_not():
     group = np.repeat(np.arange(300), 4)
     rows = Rows(np.zeros((1200, 1)), np.zeros(1200), np.ones(1200), group)
-    whole, count = _sample(rows, 300, 601, np.random.RandomState(0))
+    whole, count = sample(rows, 300, 601, np.random.RandomState(0))
     assert count == 150
     assert (np.bincount(whole.group) == 4).all()
-    some, _ = _sample(rows, 300, 200, np.random.RandomState(0))
+    some, _ = sample(rows, 300, 200, np.random.RandomState(0))
     assert len(some.y) == 200
     assert (np.bincount(some.group) < 4).any()
 
