@@ -176,6 +176,8 @@ def fit(
     padded, size = _padded(rows, room[0]), _rounded_up(max(groups, room[1]))
     with jax.enable_x64(True):
         start, restore = jax.flatten_util.ravel_pytree(basis.init(seed))
+        if not len(start):
+            return _posterior(basis, restore(start), padded, size)
         heads = logistic.zeros(basis, size) if basis.binary else None
 
         def objective(flat):

@@ -1,7 +1,7 @@
 """What estimators of rows that come in groups have in common."""
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -122,7 +122,7 @@ class GroupedEstimator(BaseEstimator):
         rows = len(columns[0][1])
         if groups is None:
             return np.full(rows, len(self.groups_))
-        return naming.find(naming.read(groups, columns[0][1]), self._known)
+        return naming.find(naming.read(groups, columns[0][1]), self._known, stacklevel=3)
 
     def _read(self, X: Any, *, may_be_empty: bool = False) -> Columns:
         return read_columns(self, X, reset=False, may_be_empty=may_be_empty)

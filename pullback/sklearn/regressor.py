@@ -8,7 +8,6 @@ from sklearn.base import BaseEstimator, RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
-from pullback.core.errors import InputError
 from pullback.grouped.basis import Rows
 from pullback.sklearn.base import GroupedEstimator
 from pullback.sklearn.inputs import Columns, interval, read_columns, read_target, read_weight

@@ -17,8 +17,8 @@ from sklearn.preprocessing import StandardScaler
 
 from pullback.core.errors import InputError
 from pullback.grouped import Rows
-from pullback.sklearn import MetaRegressor
 from pullback.grouped.pooled import sample
+from pullback.sklearn import MetaRegressor
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
