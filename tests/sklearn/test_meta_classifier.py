@@ -125,7 +125,7 @@ def test_each_of_three_classes_has_a_model_and_they_add_up(of_three):
 
 def test_the_default_pools_and_is_the_same_each_time():
     X, y, groups = clinics(count=8, each=3)
-    settings = {"members": 1, "hidden": 4, "steps": 20}
+    settings = {"members": 1, "hidden": 4, "steps": 50}
     first, second = (MetaClassifier(**settings).fit(X, y, groups=groups) for _ in range(2))
     np.testing.assert_array_equal(first.predict_proba(X), second.predict_proba(X))
     assert first.weights_.sum() == pytest.approx(1.0)
