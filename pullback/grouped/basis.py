@@ -77,7 +77,9 @@ class Basis:
         """Parameters to start from."""
         rng = np.random.default_rng(seed)
         linear = 1 + self.varying
-        params: dict[str, Any] = {} if self.binary else {"noise": np.array(np.log(0.5))}
+        params: dict[str, Any] = {"noise": np.array(np.log(0.5))}
+        if self.binary:
+            params = {"population": np.zeros(1 + self.varying + self.constant)}
         if self.hidden:
             inputs = self.varying + self.constant + self.extra
             params["weight"] = rng.normal(size=(inputs, self.hidden))

@@ -31,6 +31,9 @@ from pullback.grouped import logistic
 from pullback.grouped.basis import Basis, Parameters, Rows
 from pullback.grouped.elimination import Eliminated, eliminate
 
+MOST_STEPS = 200
+"""Of L-BFGS over the population's weights alone."""
+
 
 @dataclass(frozen=True)
 class Mixed:
@@ -81,16 +84,14 @@ class Mixed:
             return whole
 
         if self.basis.binary:
-            share, pull = logistic.adapted(f @ self.mean, z, y, weight, group, total)
+            found = logistic.adapt(f @ self.mean, z, y, weight, group, total)
+            mean, covariance, share = found
         else:
             share = weight / self.noise**2
-            pull = share * (y - f @ self.mean)
-        weighted = z * share[:, None]
-        curved = total(weighted[:, :, None] * z[:, None, :]) + np.eye(z.shape[1])
-        inverse = np.linalg.inv(curved)
-        left = total(z * pull[:, None])
-        across = total(weighted[:, :, None] * f[:, None, :])
-        return Adapted(np.einsum("grs,gs->gr", inverse, left), inverse, inverse @ across)
+            covariance = np.linalg.inv(total(_outer(z * share[:, None], z)) + np.eye(z.shape[1]))
+            left = total(z * (share * (y - f @ self.mean))[:, None])
+            mean = np.einsum("grs,gs->gr", covariance, left)
+        return Adapted(mean, covariance, covariance @ total(_outer(z * share[:, None], f)))
 
     def predict(
         self,
@@ -126,6 +127,10 @@ class Mixed:
             one = logistic.probability(mean, variance)
             return np.where(y > 0.5, one, 1.0 - one)
         return np.exp(-0.5 * (y - mean) ** 2 / variance) / np.sqrt(2 * np.pi * variance)
+
+
+def _outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[:, :, None] * b[:, None, :]
 
 
 class Adapted(NamedTuple):
@@ -175,31 +180,8 @@ def fit(
     """
     padded, size = _padded(rows, room[0]), _rounded_up(max(groups, room[1]))
     with jax.enable_x64(True):
-        start, restore = jax.flatten_util.ravel_pytree(basis.init(seed))
-        if not len(start):
-            return _posterior(basis, restore(start), padded, size)
-        heads = logistic.zeros(basis, size) if basis.binary else None
-
-        def objective(flat):
-            nonlocal heads
-            (value, found), slope = _value_and_gradient(basis, size, restore(flat), padded, heads)
-            value, slope = float(value), np.asarray(jax.flatten_util.ravel_pytree(slope)[0])
-            if np.isfinite(value) and np.isfinite(slope).all():
-                heads = found
-                return value, slope
-            return 1e10, np.zeros_like(slope)
-
-        found = scipy.optimize.minimize(
-            objective,
-            np.asarray(start),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": steps, "maxcor": 20},
-        )
-        params = restore(jnp.asarray(found.x))
-        params = jax.tree.map(np.asarray, params)
-        model = _posterior(basis, params, padded, size)
-        return replace(model, converged=bool(found.success))
+        params, converged = _maximise(basis, basis.init(seed), {}, padded, size, steps)
+        return replace(_posterior(basis, params, padded, size), converged=converged)
 
 
 def posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixed:
@@ -207,23 +189,59 @@ def posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixe
 
     Args:
         basis: F and Z.
-        params: its parameters.
+        params: its parameters; of binary targets the population's weights are found anew.
         rows: of all groups.
         groups: how many there are.
 
     Returns:
         The fitted model.
     """
+    padded, size = _padded(rows), _rounded_up(groups)
     with jax.enable_x64(True):
-        return _posterior(basis, params, _padded(rows), _rounded_up(groups))
+        if basis.binary:
+            fixed = {name: value for name, value in params.items() if name != "population"}
+            free = {"population": params["population"]}
+            params, _ = _maximise(basis, free, fixed, padded, size, MOST_STEPS)
+        return _posterior(basis, params, padded, size)
+
+
+def _maximise(
+    basis: Basis, free: Parameters, fixed: Parameters, rows: Rows, groups: int, steps: int
+) -> tuple[Parameters, bool]:
+    """The parameters of the greatest evidence, and whether L-BFGS ended before its last step."""
+    start, restore = jax.flatten_util.ravel_pytree(free)
+    heads = logistic.zeros(basis, groups) if basis.binary else None
+
+    def objective(flat):
+        nonlocal heads
+        params = {**restore(flat), **fixed}
+        (value, found), slopes = _value_and_gradient(basis, groups, params, rows, heads)
+        slopes = {name: slopes[name] for name in free}
+        value, slope = float(value), np.asarray(jax.flatten_util.ravel_pytree(slopes)[0])
+        if np.isfinite(value) and np.isfinite(slope).all():
+            heads = found
+            return value, slope
+        return 1e10, np.zeros_like(slope)
+
+    found = scipy.optimize.minimize(
+        objective,
+        np.asarray(start),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": steps, "maxcor": 20},
+    )
+    params = {**restore(jnp.asarray(found.x)), **fixed}
+    return jax.tree.map(np.asarray, params), bool(found.success)
 
 
 def _posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixed:
-    curved, slope = map(np.asarray, _system(basis, groups, params, rows))
+    found, curved = map(np.asarray, _population(basis, groups, params, rows))
     factor = scipy.linalg.cho_factor(curved + np.diag(basis.precision(params)))
-    covariance = scipy.linalg.cho_solve(factor, np.eye(len(slope)))
-    noise = 0.0 if basis.binary else float(np.sqrt(_variance(params)))
-    return Mixed(basis, params, scipy.linalg.cho_solve(factor, slope), covariance, noise)
+    covariance = scipy.linalg.cho_solve(factor, np.eye(len(found)))
+    if basis.binary:
+        return Mixed(basis, params, found, covariance, 0.0)
+    noise = float(np.sqrt(_variance(params)))
+    return Mixed(basis, params, scipy.linalg.cho_solve(factor, found), covariance, noise)
 
 
 def evidence(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Float[Array, ""]:
@@ -247,7 +265,7 @@ def _evidence(
 ) -> tuple[Float[Array, ""], Any]:
     """The evidence, and the heads that the next one may start from."""
     if basis.binary:
-        return logistic.evidence(basis, params, rows, groups, start)
+        return logistic.evidence(basis, params, rows, start)
     left = _eliminated(basis, params, rows, groups)
     precision = basis.precision(params, jnp)
     factor = jnp.linalg.cholesky(left.curved + jnp.diag(precision))
@@ -266,13 +284,12 @@ def _eliminated(basis: Basis, params: Parameters, rows: Rows, groups: int) -> El
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _system(basis: Basis, groups: int, params: Parameters, rows: Rows) -> Any:
-    """curved and slope, of w."""
+def _population(basis: Basis, groups: int, params: Parameters, rows: Rows) -> Any:
+    """The slope in w at zero, or w itself where targets are binary; and how curved it is."""
     if basis.binary:
-        left = logistic.at_the_mode(basis, params, rows, groups)
-    else:
-        left = _eliminated(basis, params, rows, groups)
-    return left.curved, left.slope
+        return logistic.population(basis, params, rows, groups)
+    left = _eliminated(basis, params, rows, groups)
+    return left.slope, left.curved
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

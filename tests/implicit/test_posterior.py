@@ -87,7 +87,9 @@ def test_of_a_linear_model_it_is_the_exact_posterior(method, strength):
 
 
 def test_the_head_alone_is_uncertain_given_the_body():
-    loss = pb.models.mean_squared_error(LinearHead(lambda body, x: jnp.tanh(x @ body["in"]), "head"))
+    loss = pb.models.mean_squared_error(
+        LinearHead(lambda body, x: jnp.tanh(x @ body["in"]), "head")
+    )
     params = {
         "in": jax.random.normal(jax.random.key(2), (3, 4)),
         "head": {"weight": jnp.zeros((4, 1)), "bias": jnp.zeros(1)},
