@@ -254,7 +254,8 @@ def evidence(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Float
         groups: how many there are.
 
     Returns:
-        Its value, with w and every δ integrated out; for binary targets by Laplace's approximation.
+        Its value, with w and every δ integrated out; for binary targets as in
+        :mod:`pullback.grouped.logistic`.
     """
     start = logistic.zeros(basis, groups) if basis.binary else None
     return _evidence(basis, params, rows, groups, start)[0]

@@ -26,8 +26,8 @@ class MetaClassifier(ClassifierMixin, GroupedEstimator):
     what is not known of the group and of the population (docs/own-data.md).
 
     Args:
-        method: ``"linear"`` is the logistic mixed model by Laplace's approximation, with a random
-            intercept and a random slope for each column that varies within groups.
+        method: ``"linear"`` is the logistic mixed model, with a random intercept and a random slope
+            for each column that varies within groups.
             ``"learned"`` has features of the columns learned beside them. ``"auto"`` pools the two
             by the probability that they give to the rows of held-back groups.
         hidden: learned features.

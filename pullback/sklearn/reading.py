@@ -114,10 +114,10 @@ def report(
         A few lines.
     """
     width = max(map(len, population)) + len(" of a group") + 1
-    kind, way = ("Linear", "REML") if noise else ("Logistic", "Laplace's approximation")
+    kind, way = ("Linear", " by REML") if noise else ("Logistic", "")
     lines = [f"{kind} model of {rows} rows"]
     if groups:
-        lines = [f"{kind} mixed model by {way}: {rows} rows in {groups} groups"]
+        lines = [f"{kind} mixed model{way}: {rows} rows in {groups} groups"]
     if weights[1]:
         lines.append(
             f"Predictions: {weights[0]:.0%} of this model, {weights[1]:.0%} of one with learned "

@@ -96,7 +96,13 @@ def test_the_head_alone_is_uncertain_given_the_body():
     }
     x, y = data()
     problem = pb.Proximal(loss, 0.5).problem(params, (x, y[:, None]))
-    phi = pb.solve(problem, pb.solvers.Projected(steps=20))
+    phi = pb.solve(
+        pb.Proximal(loss, 0.5),
+        params,
+        (x, y[:, None]),
+        solver=pb.solvers.Projected(steps=20),
+        key=jax.random.key(0),
+    ).phi
     found = pb.posterior(problem, phi, examples=EXAMPLES, method="head")
     rows = jnp.hstack([jnp.tanh(x @ phi["in"]), jnp.ones((EXAMPLES, 1))])
     hidden = jax.hessian(
@@ -183,15 +189,22 @@ def test_lanczos_is_the_matrix_and_so_is_its_gradient():
 
 
 def test_a_space_too_small_is_said_and_has_no_gradient():
-    theta, batch = network()
+    x, y = data()
+    curved = jnp.array([1.0, 30.0, 900.0])
 
-    def logs(log_strength):
-        found = evidence_of(
-            log_strength, theta, batch, method="lanczos", key=jax.random.key(0), steps=2
-        )
-        return found.log_determinant, found
+    def loss(params, batch):
+        return jnp.mean((batch[0] * curved**0.5 @ params["w"] - batch[1]) ** 2)
 
-    slope, found = jax.jit(jax.grad(logs, has_aux=True))(-3.0)
+    def logs(strength):
+        theta = {"w": jnp.zeros(3)}
+        problem = pb.Proximal(loss, strength).problem(theta, (x, y))
+        slope = jax.jacfwd(lambda w: problem.gradient({"w": w})["w"])(theta["w"])
+        phi = {"w": jnp.linalg.solve(slope, -problem.gradient(theta)["w"])}
+        settings = {"method": "lanczos", "key": jax.random.key(0), "steps": 1}
+        found = pb.posterior(problem, phi, examples=EXAMPLES, **settings)
+        return found.evidence.log_determinant, found.evidence
+
+    slope, found = jax.jit(jax.grad(logs, has_aux=True))(0.1)
     assert np.isnan(slope)
     assert found.verdict == "solve_not_converged"
     assert "use more steps of it" in str(found)

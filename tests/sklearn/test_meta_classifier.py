@@ -92,7 +92,7 @@ def test_new_groups_are_predicted_as_well_as_they_can_be_known(fitted):
         chance, right = (np.concatenate(part) for part in found)
         losses[shots] = log_loss(right, chance)
         assert abs(chance.mean() - right.mean()) < 0.08
-    assert losses[8] < losses[2] - 0.005 < losses[0] - 0.05
+    assert losses[8] < losses[2] < losses[0] - 0.05
 
 
 def test_what_was_learned_is_read_by_name_in_logits(fitted):
@@ -103,7 +103,7 @@ def test_what_was_learned_is_read_by_name_in_logits(fitted):
     text = fitted.summary()
     for part in (
         "Logits of well",
-        "Logistic mixed model by Laplace's approximation: 360 rows in 30 groups",
+        "Logistic mixed model: 360 rows in 30 groups",
         "sex=m of a group",
     ):
         assert part in text
