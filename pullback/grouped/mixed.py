@@ -15,7 +15,7 @@ segment sums, so that groups of unequal sizes cost what their rows cost.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -28,141 +28,15 @@ import scipy.linalg
 import scipy.optimize
 from jaxtyping import Array, Float, Int
 
-Parameters = Mapping[str, Any]
-
-FLAT = 1e-4
-"""The prior precision of the population's weights, of numbers in standard deviations."""
-
-MOST_PRODUCTS = 24
-"""Up to so many, products of a varying and a constant column are columns of the basis."""
+from pullback.grouped import logistic
+from pullback.grouped.basis import Basis, Parameters, Rows, part
+from pullback.grouped.elimination import Eliminated, eliminate
 
 BLOCK = 2**16
 """More rows than this are taken in blocks, whose products with a group's columns fit in memory."""
 
-
-class Rows(NamedTuple):
-    """Rows of all groups; inside ``jit`` arrays of JAX.
-
-    Args:
-        inputs: columns that vary within groups, then those that do not, then extra ones for a
-            learned basis; in standard deviations.
-        y: the targets, in standard deviations.
-        weight: what each row counts for; 0 for padding.
-        group: the number of the group.
-    """
-
-    inputs: Float[np.ndarray, "n inputs"]
-    y: Float[np.ndarray, " n"]
-    weight: Float[np.ndarray, " n"]
-    group: Int[np.ndarray, " n"]
-
-
-@dataclass(frozen=True)
-class Basis:
-    """F(x) and Z(x): the columns themselves, and a layer of features learned from them.
-
-    Args:
-        varying: columns that vary within groups; their slopes differ between groups.
-        constant: columns that do not.
-        extra: further columns, for the learned features alone.
-        hidden: learned features; 0 for the linear mixed model.
-        rank: of the covariance between groups, with learned features; without it is full.
-        grouped: whether there are groups at all.
-    """
-
-    varying: int
-    constant: int
-    extra: int = 0
-    hidden: int = 0
-    rank: int = 4
-    grouped: bool = True
-
-    @property
-    def products(self) -> int:
-        """Products of a varying with a constant column."""
-        count = self.varying * self.constant
-        return count if self.grouped and not self.hidden and count <= MOST_PRODUCTS else 0
-
-    def init(self, seed: int) -> Parameters:
-        """Parameters to start from."""
-        rng = np.random.default_rng(seed)
-        linear = 1 + self.varying
-        params: dict[str, Any] = {"noise": np.array(np.log(0.5))}
-        if self.hidden:
-            inputs = self.varying + self.constant + self.extra
-            params["weight"] = rng.normal(size=(inputs, self.hidden))
-            params["bias"] = rng.normal(size=self.hidden)
-            params["reach"] = np.array(np.log(0.3))
-        elif self.products:
-            params["reach"] = np.array(np.log(0.3))
-        if self.grouped and self.hidden:
-            spread = 0.05 * rng.normal(size=(linear, self.rank))
-            spread[0, 0] += 0.4
-            params["spread"] = spread
-            params["hidden_spread"] = 0.3 * rng.normal(size=(self.hidden, self.rank))
-        elif self.grouped:
-            spread = 0.05 * np.eye(linear)
-            spread[0, 0] = 0.4
-            params["spread"] = spread
-        return params
-
-    def columns(self, params: Parameters, inputs: Any, xp: ModuleType = np) -> tuple[Any, Any]:
-        """F and Z.
-
-        Args:
-            params: as from :meth:`init`.
-            inputs: as in :class:`Rows`.
-            xp: the array library to work them out with.
-
-        Returns:
-            F, one row a row, and Z, with no column where there are no groups.
-        """
-        one = xp.ones((len(inputs), 1), inputs.dtype)
-        varying = inputs[:, : self.varying]
-        constant = inputs[:, self.varying : self.varying + self.constant]
-        parts = [one, varying, constant]
-        if self.products:
-            crossed = varying[:, :, None] * constant[:, None, :]
-            parts.append(crossed.reshape(len(inputs), self.products))
-        within = xp.concatenate([one, varying], 1)
-        if not self.hidden:
-            z = within @ xp.tril(params["spread"]) if self.grouped else within[:, :0]
-            return xp.concatenate(parts, 1), z
-        slope = 1.5 / inputs.shape[1] ** 0.5
-        before = slope * (inputs @ params["weight"]) + params["bias"]
-        features = before / (1.0 + xp.exp(-before)) / self.hidden**0.5
-        parts.append(features)
-        if not self.grouped:
-            return xp.concatenate(parts, 1), within[:, :0]
-        z = within @ params["spread"] + features @ params["hidden_spread"]
-        return xp.concatenate(parts, 1), z
-
-    def precision(self, params: Parameters, xp: ModuleType = np) -> Any:
-        """P, of each column of F."""
-        flat = xp.full(1 + self.varying + self.constant, FLAT)
-        learned = self.products + self.hidden
-        if not learned:
-            return flat
-        return xp.concatenate([flat, xp.exp(-2.0 * params["reach"]) * xp.ones(learned)])
-
-    def penalty(self, params: Parameters) -> Any:
-        """The negative logarithm of the hyperparameters' prior, up to a constant."""
-        total = 0.5 * ((params["noise"] - np.log(0.5)) / (2.0 if self.hidden else 10.0)) ** 2
-        if "reach" in params:
-            centre = -1.0 if self.hidden else np.log(0.3)
-            total += 0.5 * ((params["reach"] - centre) / 1.5) ** 2
-        precisions = PRIOR if self.hidden else {"spread": NEARLY_FLAT}
-        for name, precision in precisions.items():
-            if name in params:
-                total += 0.5 * precision * jnp.sum(params[name] ** 2)
-        return total
-
-
-PRIOR = {"weight": 1.0, "bias": 1.0, "spread": 1.0, "hidden_spread": 2.0}
-"""Prior precisions of hyperparameters, in standard deviations of the columns and of y."""
-
-NEARLY_FLAT = 0.01
-"""That of the linear model's spread, which is REML's but for groups that say nothing of it."""
+MOST_STEPS = 200
+"""Of L-BFGS over the population's weights alone."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +48,7 @@ class Mixed:
         params: its parameters.
         mean: of w.
         covariance: of w.
-        noise: σ.
+        noise: σ; 0 where targets are binary.
         converged: whether L-BFGS ended before its last step.
     """
 
@@ -195,25 +69,29 @@ class Mixed:
         Returns:
             The heads' posterior.
         """
-        f, z = (part.shape[1] for part in self.basis.columns(self.params, rows.inputs[:0]))
+        f, z = self.basis.widths
         mean, across = np.zeros((groups, z)), np.zeros((groups, z, f))
         covariance = np.zeros((groups, z, z)) + np.eye(z)
         for block in _blocks(rows):
-            present, first = np.unique(block.group, return_index=True)
-            own = self._adapt(block, first)
+            present, first, group = np.unique(block.group, return_index=True, return_inverse=True)
+            own = self._adapt(block._replace(group=group), first)
             mean[present], covariance[present], across[present] = own
         return Adapted(mean, covariance, across)
 
     def _adapt(self, rows: Rows, first: Int[np.ndarray, " groups"]) -> "Adapted":
         """The same for rows in the order of their groups, each of which begins at ``first``."""
         f, z = self.basis.columns(self.params, rows.inputs)
-        weighted = z * (rows.weight / self.noise**2)[:, None]
         total = functools.partial(np.add.reduceat, indices=first, axis=0)
-        curved = total(weighted[:, :, None] * z[:, None, :]) + np.eye(z.shape[1])
-        inverse = np.linalg.inv(curved)
-        left = total(weighted * (rows.y - f @ self.mean)[:, None])
-        across = total(weighted[:, :, None] * f[:, None, :])
-        return Adapted(np.einsum("grs,gs->gr", inverse, left), inverse, inverse @ across)
+        if self.basis.binary:
+            offset = f @ self.mean
+            found = logistic.adapt(offset, z, rows.y, rows.weight, rows.group, total)
+            mean, covariance, share = found
+        else:
+            share = rows.weight / self.noise**2
+            covariance = np.linalg.inv(total(_outer(z * share[:, None], z)) + np.eye(z.shape[1]))
+            left = total(z * (share * (rows.y - f @ self.mean))[:, None])
+            mean = np.einsum("grs,gs->gr", covariance, left)
+        return Adapted(mean, covariance, covariance @ total(_outer(z * share[:, None], f)))
 
     def predict(
         self,
@@ -221,7 +99,7 @@ class Mixed:
         heads: "Adapted",
         group: Int[np.ndarray, " n"],
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
-        """The mean and the variance of new targets.
+        """The mean and the variance of new targets, or of their logits where they are binary.
 
         Args:
             inputs: as in :class:`Rows`.
@@ -242,6 +120,22 @@ class Mixed:
         of_population = np.einsum("nf,fe,ne->n", left, self.covariance, left)
         mean = f @ self.mean + np.einsum("nr,nr->n", z, heads.mean[group])
         return mean, self.noise**2 + of_group + of_population
+
+    def density(
+        self,
+        y: Float[np.ndarray, " n"],
+        mean: Float[np.ndarray, " n"],
+        variance: Float[np.ndarray, " n"],
+    ) -> Float[np.ndarray, " n"]:
+        """The predictive density of targets, or their probability where they are binary."""
+        if self.basis.binary:
+            one = logistic.probability(mean, variance)
+            return np.where(y > 0.5, one, 1.0 - one)
+        return np.exp(-0.5 * (y - mean) ** 2 / variance) / np.sqrt(2 * np.pi * variance)
+
+
+def _outer(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return a[:, :, None] * b[:, None, :]
 
 
 class Adapted(NamedTuple):
@@ -282,26 +176,8 @@ def fit(
     """
     padded, size = _padded(rows, room[0]), _rounded_up(max(groups, room[1]))
     with jax.enable_x64(True):
-        start, restore = jax.flatten_util.ravel_pytree(basis.init(seed))
-
-        def objective(flat):
-            value, slope = _value_and_gradient(basis, size, restore(flat), padded)
-            value, slope = float(value), np.asarray(jax.flatten_util.ravel_pytree(slope)[0])
-            if np.isfinite(value) and np.isfinite(slope).all():
-                return value, slope
-            return 1e10, np.zeros_like(slope)
-
-        found = scipy.optimize.minimize(
-            objective,
-            np.asarray(start),
-            jac=True,
-            method="L-BFGS-B",
-            options={"maxiter": steps, "maxcor": 20},
-        )
-        params = restore(jnp.asarray(found.x))
-        params = jax.tree.map(np.asarray, params)
-        model = _posterior(basis, params, [padded], size)
-        return replace(model, converged=bool(found.success))
+        params, converged = _maximise(basis, basis.init(seed), {}, padded, size, steps)
+        return replace(_posterior(basis, params, [padded], size), converged=converged)
 
 
 def posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixed:
@@ -309,13 +185,20 @@ def posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixe
 
     Args:
         basis: F and Z.
-        params: its parameters.
-        rows: of all groups.
+        params: its parameters; of binary targets the population's weights are found anew.
+        rows: of all groups; of binary targets at most ``BLOCK``.
         groups: how many there are.
 
     Returns:
         The fitted model.
     """
+    if basis.binary:
+        padded, size = _padded(rows), _rounded_up(groups)
+        fixed = {name: value for name, value in params.items() if name != "population"}
+        free = {"population": params["population"]}
+        with jax.enable_x64(True):
+            params, _ = _maximise(basis, free, fixed, padded, size, MOST_STEPS)
+            return _posterior(basis, params, [padded], size)
     if len(rows.y) <= BLOCK:
         blocks = [(rows, groups)]
     else:
@@ -326,14 +209,46 @@ def posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixe
         return _posterior(basis, params, padded, _rounded_up(size))
 
 
+def _maximise(
+    basis: Basis, free: Parameters, fixed: Parameters, rows: Rows, groups: int, steps: int
+) -> tuple[Parameters, bool]:
+    """The parameters of the greatest evidence, and whether L-BFGS ended before its last step."""
+    start, restore = jax.flatten_util.ravel_pytree(free)
+    heads = logistic.zeros(basis, groups) if basis.binary else None
+
+    def objective(flat):
+        nonlocal heads
+        params = {**restore(flat), **fixed}
+        (value, found), slopes = _value_and_gradient(basis, groups, params, rows, heads)
+        slopes = {name: slopes[name] for name in free}
+        value, slope = float(value), np.asarray(jax.flatten_util.ravel_pytree(slopes)[0])
+        if np.isfinite(value) and np.isfinite(slope).all():
+            heads = found
+            return value, slope
+        return 1e10, np.zeros_like(slope)
+
+    found = scipy.optimize.minimize(
+        objective,
+        np.asarray(start),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": steps, "maxcor": 20},
+    )
+    params = {**restore(jnp.asarray(found.x)), **fixed}
+    return jax.tree.map(np.asarray, params), bool(found.success)
+
+
 def _posterior(basis: Basis, params: Parameters, blocks: Iterable[Rows], groups: int) -> Mixed:
-    sums = [_collapsed(basis, groups, params, rows) for rows in blocks]
-    curved = np.sum([np.asarray(each.curved) for each in sums], axis=0)
-    slope = np.sum([np.asarray(each.slope) for each in sums], axis=0)
+    pairs = [_population(basis, groups, params, rows) for rows in blocks]
+    found, curved = (
+        np.sum([np.asarray(each) for each in kind], 0) for kind in zip(*pairs, strict=True)
+    )
     factor = scipy.linalg.cho_factor(curved + np.diag(basis.precision(params)))
-    covariance = scipy.linalg.cho_solve(factor, np.eye(len(slope)))
+    covariance = scipy.linalg.cho_solve(factor, np.eye(len(found)))
+    if basis.binary:
+        return Mixed(basis, params, found, covariance, 0.0)
     noise = float(np.sqrt(_variance(params)))
-    return Mixed(basis, params, scipy.linalg.cho_solve(factor, slope), covariance, noise)
+    return Mixed(basis, params, scipy.linalg.cho_solve(factor, found), covariance, noise)
 
 
 def evidence(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Float[Array, ""]:
@@ -346,62 +261,54 @@ def evidence(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Float
         groups: how many there are.
 
     Returns:
-        Its value, with w and every δ integrated out.
+        Its value, with w and every δ integrated out; for binary targets as in
+        :mod:`pullback.grouped.logistic`.
     """
-    summed = _sums(basis, params, rows, groups)
+    start = logistic.zeros(basis, groups) if basis.binary else None
+    return _evidence(basis, params, rows, groups, start)[0]
+
+
+def _evidence(
+    basis: Basis, params: Parameters, rows: Rows, groups: int, start: Any
+) -> tuple[Float[Array, ""], Any]:
+    """The evidence, and the heads that the next one may start from."""
+    if basis.binary:
+        return logistic.evidence(basis, params, rows, start)
+    left = _eliminated(basis, params, rows, groups)
     precision = basis.precision(params, jnp)
-    factor = jnp.linalg.cholesky(summed.curved + jnp.diag(precision))
-    along = jax.scipy.linalg.solve_triangular(factor, summed.slope, lower=True)
-    logs = summed.log_curved + 2.0 * jnp.sum(jnp.log(jnp.diag(factor)))
-    return 0.5 * (summed.square - along @ along + logs - jnp.sum(jnp.log(precision)))
-
-
-class _Sums(NamedTuple):
-    """What is left of all rows once every δ is integrated out.
-
-    Args:
-        curved: FᵀV⁻¹F.
-        slope: FᵀV⁻¹y.
-        square: yᵀV⁻¹y.
-        log_curved: log|V|.
-    """
-
-    curved: Float[Array, "f f"]
-    slope: Float[Array, " f"]
-    square: Float[Array, ""]
-    log_curved: Float[Array, ""]
-
-
-def _sums(basis: Basis, params: Parameters, rows: Rows, groups: int) -> _Sums:
-    f, z = basis.columns(params, rows.inputs, jnp)
+    factor = jnp.linalg.cholesky(left.curved + jnp.diag(precision))
+    along = jax.scipy.linalg.solve_triangular(factor, left.slope, lower=True)
     variance = _variance(params, jnp)
-    share = rows.weight / variance
-    both = jnp.concatenate([f, rows.y[:, None]], 1)
-    whole = both.T @ (both * share[:, None])
-    logs = jnp.sum(rows.weight) * jnp.log(variance)
-    if z.shape[1]:
-        total = functools.partial(jax.ops.segment_sum, segment_ids=rows.group, num_segments=groups)
-        weighted = z * share[:, None]
-        curved = total(weighted[:, :, None] * z[:, None, :]) + jnp.eye(z.shape[1])
-        factor = jnp.linalg.cholesky(curved)
-        across = total(weighted[:, :, None] * both[:, None, :])
-        solve = functools.partial(jax.scipy.linalg.solve_triangular, lower=True)
-        along = jax.vmap(solve)(factor, across)
-        whole = whole - jnp.einsum("gri,grj->ij", along, along)
-        logs = logs + 2.0 * jnp.sum(jnp.log(jnp.diagonal(factor, axis1=1, axis2=2)))
-    return _Sums(whole[:-1, :-1], whole[:-1, -1], whole[-1, -1], logs)
+    logs = jnp.sum(rows.weight) * jnp.log(variance) + left.log_curved
+    logs += 2.0 * jnp.sum(jnp.log(jnp.diag(factor))) - jnp.sum(jnp.log(precision))
+    square = rows.weight @ rows.y**2 / variance - left.square - along @ along
+    return 0.5 * (square + logs), start
 
 
-_collapsed = jax.jit(
-    lambda basis, groups, params, rows: _sums(basis, params, rows, groups), static_argnums=(0, 1)
-)
+def _eliminated(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Eliminated:
+    f, z = basis.columns(params, rows.inputs, jnp)
+    share = rows.weight / _variance(params, jnp)
+    return eliminate(f, z, share, share * rows.y, rows.group, groups)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _value_and_gradient(basis: Basis, groups: int, params: Parameters, rows: Rows) -> Any:
-    return jax.value_and_grad(
-        lambda params: evidence(basis, params, rows, groups) + basis.penalty(params)
-    )(params)
+def _population(basis: Basis, groups: int, params: Parameters, rows: Rows) -> Any:
+    """The slope in w at zero, or w itself where targets are binary; and how curved it is."""
+    if basis.binary:
+        return logistic.population(basis, params, rows, groups)
+    left = _eliminated(basis, params, rows, groups)
+    return left.slope, left.curved
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _value_and_gradient(
+    basis: Basis, groups: int, params: Parameters, rows: Rows, start: Any
+) -> Any:
+    def penalised(params):
+        value, heads = _evidence(basis, params, rows, groups, start)
+        return value + basis.penalty(params), heads
+
+    return jax.value_and_grad(penalised, has_aux=True)(params)
 
 
 def _variance(params: Parameters, xp: ModuleType = np) -> Any:
@@ -431,18 +338,3 @@ def _blocks(rows: Rows) -> Iterator[Rows]:
     cuts = np.flatnonzero(np.diff(np.repeat(first // BLOCK, sizes))) + 1
     for chosen in np.split(order, cuts) if len(order) else ():
         yield Rows(*[a[chosen] for a in rows])
-
-
-def part(rows: Rows, chosen: np.ndarray) -> tuple[Rows, int]:
-    """The rows that a mask chooses, their groups numbered anew.
-
-    Args:
-        rows: of all groups.
-        chosen: one truth value for each row, or the numbers of rows.
-
-    Returns:
-        The rows, and the number of groups that are left.
-    """
-    kept = Rows(*[a[chosen] for a in rows])
-    names, group = np.unique(kept.group, return_inverse=True)
-    return kept._replace(group=group.astype(np.int64)), len(names)

@@ -22,6 +22,7 @@ from pullback.implicit.optimality import (
     root_jvp,
     root_vjp,
 )
+from pullback.implicit.posterior import Evidence, Laplace, Prediction, posterior
 from pullback.implicit.proximal import (
     UNSOLVED,
     Linearised,
@@ -35,7 +36,10 @@ from pullback.implicit.proximal import (
 
 __all__ = [
     "UNSOLVED",
+    "Evidence",
+    "Laplace",
     "Linearised",
+    "Prediction",
     "RootCertificate",
     "attach_derivative",
     "certify",
@@ -43,6 +47,7 @@ __all__ = [
     "fixed_point",
     "jacobian",
     "linearise",
+    "posterior",
     "result_code",
     "root",
     "root_jvp",

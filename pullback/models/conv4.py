@@ -35,7 +35,8 @@ class Conv4(eqx.Module):
 
     Raises:
         InputError: for an unknown name, a number that is not positive, or groups that do not
-            divide the width or that are of one number each; from ``apply`` for parameters or images of other shapes.
+            divide the width or that are of one number each; from ``apply`` for parameters or
+            images of other shapes.
     """
 
     ways: int = eqx.field(static=True)

@@ -10,6 +10,7 @@ except ModuleNotFoundError as error:
         "pullback.sklearn needs scikit-learn; install it by: pip install 'pullback[sklearn]'"
     ) from error
 
+from pullback.sklearn.classifier import AdaptedClassifier, MetaClassifier
 from pullback.sklearn.regressor import AdaptedRegressor, MetaRegressor
 
-__all__ = ["AdaptedRegressor", "MetaRegressor"]
+__all__ = ["AdaptedClassifier", "AdaptedRegressor", "MetaClassifier", "MetaRegressor"]

@@ -46,7 +46,7 @@ def number(
 
 
 def find(
-    names: Shaped[np.ndarray, " rows"], known: dict[Hashable, int]
+    names: Shaped[np.ndarray, " rows"], known: dict[Hashable, int], *, stacklevel: int = 2
 ) -> Int[np.ndarray, " rows"]:
     """The number of each row's group; that of an unknown one is how many are known.
 
@@ -59,6 +59,6 @@ def find(
             f"The names of groups are {', '.join(sorted(kinds))} here and were "
             f"{', '.join(sorted(before))} in fit, so that none of these groups is known",
             UserWarning,
-            stacklevel=3,
+            stacklevel=stacklevel + 1,
         )
     return np.array([known.get(name, len(known)) for name in given], int)

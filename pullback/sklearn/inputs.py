@@ -11,13 +11,11 @@ from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.validation import _check_sample_weight, assert_all_finite, validate_data
 
 from pullback.core.errors import InputError, check_number
+from pullback.grouped.pooled import FEWEST_GROUPS
 from pullback.grouped.table import LARGEST, columns_of
 
 Columns = Sequence[tuple[str, np.ndarray]]
 """The columns of a table by name."""
-
-FEWEST_GROUPS = 6
-"""With fewer groups none is held back."""
 
 MANY_GROUPS = 20
 """Of so many groups, whole numbers that were measured are seldom all different."""

@@ -20,7 +20,7 @@ class Reading(NamedTuple):
     Args:
         population: its coefficients.
         prior: the covariance of the groups' intercept and slopes.
-        noise: the standard deviation within groups.
+        noise: the standard deviation within groups; 0 for logits.
         names: of the intercept and the slopes.
         effects: of each group, in the same order.
     """
@@ -105,7 +105,7 @@ def report(
     Args:
         population: coefficients.
         prior: covariance of the groups' intercept and slopes.
-        noise: within groups.
+        noise: within groups; 0 for a logistic model.
         rows: how many it was fitted to.
         groups: how many there were.
         weights: of the linear and of the learned model.
@@ -114,9 +114,10 @@ def report(
         A few lines.
     """
     width = max(map(len, population)) + len(" of a group") + 1
-    lines = [f"Linear model of {rows} rows"]
+    kind, way = ("Linear", " by REML") if noise else ("Logistic", "")
+    lines = [f"{kind} model of {rows} rows"]
     if groups:
-        lines = [f"Linear mixed model by REML: {rows} rows in {groups} groups"]
+        lines = [f"{kind} mixed model{way}: {rows} rows in {groups} groups"]
     if weights[1]:
         lines.append(
             f"Predictions: {weights[0]:.0%} of this model, {weights[1]:.0%} of one with learned "
@@ -127,9 +128,10 @@ def report(
         z = weight / error if error else np.inf
         chance = 2 * norm.sf(abs(z))
         lines.append(f"{name:<{width}}{weight:>12.4g}{error:>12.4g}{z:>9.2f}{chance:>8.3f}")
-    lines += ["", f"{'Deviations':<{width}}{'std. dev.':>12}"]
-    if groups:
-        for name in prior:
-            lines.append(f"{name + ' of a group':<{width}}{prior[name][name] ** 0.5:>12.4g}")
-    lines.append(f"{'Noise':<{width}}{noise:>12.4g}")
+    deviations = {f"{name} of a group": prior[name][name] ** 0.5 for name in prior if groups}
+    if noise:
+        deviations["Noise"] = noise
+    if deviations:
+        lines += ["", f"{'Deviations':<{width}}{'std. dev.':>12}"]
+        lines += [f"{name:<{width}}{value:>12.4g}" for name, value in deviations.items()]
     return "\n".join(lines)

@@ -1,38 +1,23 @@
 """Regression on rows that come in groups."""
 
 import copy
-import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
-from sklearn.utils import check_random_state, column_or_1d
 from sklearn.utils.validation import check_is_fitted
 
-from pullback.core.errors import InputError, check_counts, unknown_name
-from pullback.grouped import held_back, mixed, pooled
-from pullback.grouped.mixed import Basis, Rows
-from pullback.grouped.table import Encoder
+from pullback.grouped.basis import Rows
 from pullback.sklearn import groups as naming
-from pullback.sklearn.inputs import (
-    FEWEST_GROUPS,
-    Columns,
-    interval,
-    read_columns,
-    read_target,
-    read_weight,
-    warn_about_categories,
-    warn_about_groups,
-)
+from pullback.sklearn.base import GroupedEstimator
+from pullback.sklearn.inputs import Columns, interval, read_columns, read_target, read_weight
 from pullback.sklearn.reading import in_units_of_the_table, report
 
-METHODS = ("auto", "linear", "learned")
 
-
-class MetaRegressor(RegressorMixin, BaseEstimator):
+class MetaRegressor(RegressorMixin, GroupedEstimator):
     """Regression on rows that come in groups: patients, machines, shops, schools.
 
     Each group has a model of its own, drawn toward the population's by a prior that is learned
@@ -66,27 +51,6 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         feature_names_in_: their names, where X has names that are texts.
     """
 
-    def __init__(
-        self,
-        method: str = "auto",
-        *,
-        hidden: int = 16,
-        rank: int = 4,
-        members: int = 4,
-        steps: int = 80,
-        max_rows: int = 10_000,
-        random_state: Any = 0,
-        verbose: Any = 0,
-    ):
-        self.method = method
-        self.hidden = hidden
-        self.rank = rank
-        self.members = members
-        self.steps = steps
-        self.max_rows = max_rows
-        self.random_state = random_state
-        self.verbose = verbose
-
     def fit(self, X: Any, y: Any, groups: Any = None, sample_weight: Any = None) -> "MetaRegressor":
         """Learn the population, and each group.
 
@@ -104,86 +68,19 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
             InputError: for columns that cannot be used; says which and why.
             ValueError: for arrays that scikit-learn refuses.
         """
-        if self.method not in METHODS:
-            raise unknown_name("method", str(self.method), METHODS)
-        check_counts(
-            "MetaRegressor",
-            hidden=self.hidden,
-            rank=self.rank,
-            members=self.members,
-            steps=self.steps,
-            max_rows=self.max_rows,
-        )
+        self._check_settings()
         columns = read_columns(self, X, reset=True)
         target = read_target(y, columns, "MetaRegressor")
-        weight = read_weight(sample_weight, target)
-        names = None if groups is None else naming.read(groups, target)
-        kept = weight > 0
-        columns = [(name, column[kept]) for name, column in columns]
-        target, weight = target[kept], weight[kept]
-        self.groups_, group = (
-            ([], np.zeros(len(target), int)) if names is None else naming.number(names[kept])
-        )
-        grouped = names is not None
-        self._encoder = Encoder.fit(columns, weight, group if grouped else None)
-        warn_about_groups(group, len(self.groups_), columns, stacklevel=2)
-        share = weight / weight.sum()
-        self._centre = float(share @ target)
-        deviation = float(np.sqrt(share @ (target - self._centre) ** 2))
+        rows = self._learn_columns(columns, target, groups, sample_weight)
+        share = rows.weight / rows.weight.sum()
+        self._centre = float(share @ rows.y)
+        deviation = float(np.sqrt(share @ (rows.y - self._centre) ** 2))
         self._unit = deviation if deviation > 1e-12 * abs(self._centre) else 1.0
-        inputs, _ = self._encoder(columns)
-        rows = Rows(inputs, (target - self._centre) / self._unit, weight, group)
-        self._fit(rows, grouped)
-        return self
-
-    def _fit(self, rows: Rows, grouped: bool) -> None:
-        encoder, count = self._encoder, max(len(self.groups_), 1)
-        random = check_random_state(self.random_state)
-        seed = int(random.randint(2**30))
-        sample, in_sample = _sample(rows, count, self.max_rows, random)
-        linear = Basis(
-            encoder.varying,
-            len(encoder.names) - encoder.varying,
-            len(encoder.grids),
-            grouped=grouped,
-        )
-        learned = Basis(
-            linear.varying, linear.constant, linear.extra, self.hidden, self.rank, grouped
-        )
-        pool = self.method == "auto" and grouped and in_sample >= FEWEST_GROUPS
-        self.weights_ = np.array([0.0, 1.0] if self.method == "learned" else [1.0, 0.0])
-        if pool:
-            self.weights_ = pooled.weigh(
-                (linear, learned),
-                sample,
-                in_sample,
-                steps=self.steps,
-                seed=seed,
-                progress=self._say,
-            )
-        members = self.members if self.weights_[1] else 0
-        share = self.weights_[1] / self.members
-        self._shares = np.append(self.weights_[0], np.full(members, share))
-        self._models = []
-        for number, basis in enumerate([linear] + [learned] * members):
-            self._say(f"learned model {number} of {members}" if number else "the linear model")
-            model = mixed.fit(basis, sample, in_sample, seed=seed + number, steps=self.steps)
-            # Learned features stop early: more steps only fit the groups at hand.
-            if not (model.converged or basis.hidden):
-                warnings.warn(
-                    f"The linear model was still changing after {self.steps} steps: raise steps",
-                    ConvergenceWarning,
-                    stacklevel=3,
-                )
-            if len(sample.y) < len(rows.y):
-                model = mixed.posterior(basis, model.params, rows, count)
-            self._models.append(model)
-        # One more group, without rows: it stands for those that are not known.
-        self._heads = [model.adapt(rows, count + 1) for model in self._models]
-        if not grouped:
-            self._heads = [_only_unknown(heads) for heads in self._heads]
-        self._rows = len(rows.y)
+        scaled = rows._replace(y=(rows.y - self._centre) / self._unit)
+        self._pool = self._fit_pool(scaled, binary=False)
+        self.weights_ = self._pool.weights
         self._derive()
+        return self
 
     _DERIVED = ("_known", "_population", "prior_", "noise_", "group_effects_")
 
@@ -191,7 +88,7 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         """Set the attributes that follow from the others."""
         self._known = {name: place for place, name in enumerate(self.groups_)}
         reading = in_units_of_the_table(
-            self._models[0], self._heads[0], self._encoder, self._centre, self._unit
+            self._pool.models[0], self._pool.heads[0], self._encoder, self._centre, self._unit
         )
         self._population = reading.population
         self.prior_, self.noise_ = reading.prior, reading.noise
@@ -215,12 +112,7 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         columns = self._read(X)
-        rows = len(columns[0][1])
-        unknown = len(self.groups_)
-        group = np.full(rows, unknown)
-        if groups is not None:
-            group = naming.find(naming.read(groups, columns[0][1]), self._known)
-        return self._predict(columns, self._heads, group, return_std)
+        return self._predict(columns, self._group_of(groups, columns), None, return_std)
 
     def predict_interval(
         self, X: Any, groups: Any = None, coverage: float = 0.9
@@ -240,19 +132,6 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         """
         return interval(coverage, *self.predict(X, groups, return_std=True))
 
-    def known_groups(self, groups: Any) -> Bool[np.ndarray, " rows"]:
-        """Which groups have a model of their own.
-
-        Args:
-            groups: names.
-
-        Returns:
-            A truth value for each.
-        """
-        check_is_fitted(self)
-        names = column_or_1d(groups)
-        return naming.find(names, self._known) < len(self.groups_)
-
     def adapt(self, X: Any, y: Any, sample_weight: Any = None) -> "AdaptedRegressor":
         """The model of one new group, from a handful of its rows and without another fit.
 
@@ -269,7 +148,7 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
             ValueError: for arrays that scikit-learn refuses.
         """
         rows = self._rows_of_new_groups(X, y, sample_weight)
-        return AdaptedRegressor(self, [model.adapt(rows, 1) for model in self._models])
+        return AdaptedRegressor(self, self._pool.adapt(rows, 1))
 
     def with_groups(
         self, X: Any, y: Any, groups: Any, sample_weight: Any = None
@@ -293,25 +172,19 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
         rows = self._rows_of_new_groups(X, y, sample_weight)
         other = copy.copy(self)
         other.groups_, group = naming.number(naming.read(groups, rows.y))
-        rows, count = rows._replace(group=group), len(other.groups_)
-        other._heads = [model.adapt(rows, count + 1) for model in self._models]
+        heads = self._pool.adapt(rows._replace(group=group), len(other.groups_) + 1)
+        other._pool = replace(self._pool, heads=heads)
         other._derive()
         return other
 
     def _rows_of_new_groups(self, X: Any, y: Any, sample_weight: Any) -> Rows:
-        check_is_fitted(self)
-        if not self._models[0].basis.grouped:
-            raise InputError(
-                "adapt needs to know how groups differ, and fit was given no groups",
-                remedy="Write fit(X, y, groups=...)",
-            )
-        columns = read_columns(self, X, reset=False, may_be_empty=True)
+        self._check_adaptable()
+        columns = self._read(X, may_be_empty=True)
         target = read_target(y, columns, "MetaRegressor")
         weight = read_weight(sample_weight, target, may_be_empty=True)
-        inputs, new = self._encoder(columns)
-        warn_about_categories(new, len(target), stacklevel=3)
-        group = np.zeros(len(target), int)
-        return Rows(inputs, (target - self._centre) / self._unit, weight, group)
+        inputs = self._inputs(columns, stacklevel=3)
+        scaled = (target - self._centre) / self._unit
+        return Rows(inputs, scaled, weight, np.zeros(len(target), int))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """R² of the predictions.
@@ -334,21 +207,11 @@ class MetaRegressor(RegressorMixin, BaseEstimator):
             self._population, self.prior_, self.noise_, self._rows, len(self.groups_), self.weights_
         )
 
-    def _predict(self, columns, heads, group, return_std: bool) -> Any:
-        inputs, new = self._encoder(columns)
-        warn_about_categories(new, len(inputs), stacklevel=3)
-        mean, variance = pooled.predict(self._models, heads, self._shares, inputs, group)
+    def _predict(self, columns: Columns, group: np.ndarray, heads: Any, return_std: bool) -> Any:
+        inputs = self._inputs(columns, stacklevel=3)
+        mean, variance = self._pool.predict(inputs, group, heads)
         mean = self._centre + self._unit * mean
         return (mean, self._unit * np.sqrt(variance)) if return_std else mean
-
-    def _read(self, X: Any) -> Columns:
-        return read_columns(self, X, reset=False)
-
-    def _say(self, what: str) -> None:
-        if callable(self.verbose):
-            self.verbose(what)
-        elif self.verbose:
-            print(f"MetaRegressor: {what}", flush=True)
 
 
 class AdaptedRegressor(RegressorMixin, BaseEstimator):
@@ -375,20 +238,10 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         """The expected target of each row of the group; see :meth:`MetaRegressor.predict`."""
         columns = self.population._read(X)
         group = np.zeros(len(columns[0][1]), int)
-        return self.population._predict(columns, self.heads, group, return_std)
+        return self.population._predict(columns, group, self.heads, return_std)
 
     def predict_interval(
         self, X: Any, coverage: float = 0.9
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
         """Bounds of the targets; see :meth:`MetaRegressor.predict_interval`."""
         return interval(coverage, *self.predict(X, return_std=True))
-
-
-def _sample(rows: Rows, groups: int, most: int, random: Any) -> tuple[Rows, int]:
-    if len(rows.y) <= most:
-        return rows, groups
-    return mixed.part(rows, held_back.sample(rows.group, groups, most, random))
-
-
-def _only_unknown(heads: Any) -> Any:
-    return type(heads)(*[part[-1:] for part in heads])

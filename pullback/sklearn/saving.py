@@ -19,14 +19,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from pullback.core.errors import InputError
 from pullback.core.files import parse_json, read_file, write_atomically
-from pullback.grouped.mixed import Adapted, Basis, Mixed
+from pullback.grouped.basis import Basis
+from pullback.grouped.mixed import Adapted, Mixed
+from pullback.grouped.pooled import Pool
 from pullback.grouped.table import Column, Encoder
+from pullback.sklearn.classifier import MetaClassifier
 from pullback.sklearn.regressor import MetaRegressor
 
-ESTIMATORS: tuple[type[BaseEstimator], ...] = (MetaRegressor,)
+ESTIMATORS: tuple[type[BaseEstimator], ...] = (MetaClassifier, MetaRegressor)
 """What can be saved. One may name attributes in ``_DERIVED`` that its ``_derive`` makes again."""
 
-PARTS: tuple[type, ...] = (Adapted, Basis, Column, Encoder, Mixed)
+PARTS: tuple[type, ...] = (Adapted, Basis, Column, Encoder, Mixed, Pool)
 """What they are made of: frozen dataclasses and named tuples."""
 
 FORMAT = 1

