@@ -119,7 +119,7 @@ def _reach(width: int) -> float:
 
 
 def _noise(width: int, count: int) -> Float[np.ndarray, "points width"]:
-    return norm.ppf(qmc.Sobol(width, seed=0).random(count))
+    return norm.ppf(qmc.Sobol(width, seed=0).random(count))  # pyright: ignore[reportCallIssue]
 
 
 def population(
@@ -169,16 +169,17 @@ def _objective(
 
 
 def _loss(rows: Rows, logits: Float[Array, " n"]) -> Float[Array, ""]:
-    return rows.weight @ (jax.nn.softplus(logits) - rows.y * logits)
+    return jnp.asarray(rows.weight) @ (jax.nn.softplus(logits) - rows.y * logits)
 
 
 def _quadratic(
     columns: _Columns, rows: Rows, logits: Float[Array, " n"], groups: int
 ) -> Eliminated:
     one = jax.nn.sigmoid(logits)
-    share = rows.weight * one * (1.0 - one)
-    pull = share * (logits - columns.offset) + rows.weight * (rows.y - one)
-    return eliminate(columns.f, columns.z, share, pull, rows.group, groups)
+    weight, y = jnp.asarray(rows.weight), jnp.asarray(rows.y)
+    share = weight * one * (1.0 - one)
+    pull = share * (logits - columns.offset) + weight * (y - one)
+    return eliminate(columns.f, columns.z, share, pull, jnp.asarray(rows.group), groups)
 
 
 def _newton(columns: _Columns, rows: Rows, heads: Heads) -> Heads:
@@ -271,13 +272,16 @@ def adapt(
         _, whole, slope = curved(own)
         step = np.linalg.solve(whole, slope[:, :, None])[:, :, 0]
         part = np.ones(len(own))
+        moved = own + step
+        found = value(moved)
+        worse = ~(found <= lowest)
         for _ in SHORTER:
-            moved = own + part[:, None] * step
-            found = value(moved)
-            worse = ~(found <= lowest)
             if not worse.any():
                 break
             part[worse] /= 2
+            moved = own + part[:, None] * step
+            found = value(moved)
+            worse = ~(found <= lowest)
         moved[worse], found[worse] = own[worse], lowest[worse]
         lowered = lowest - found
         own, lowest = moved, found

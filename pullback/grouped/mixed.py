@@ -288,7 +288,7 @@ def _evidence(
 def _eliminated(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Eliminated:
     f, z = basis.columns(params, rows.inputs, jnp)
     share = rows.weight / _variance(params, jnp)
-    return eliminate(f, z, share, share * rows.y, rows.group, groups)
+    return eliminate(f, z, share, share * rows.y, jnp.asarray(rows.group), groups)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pullback.core import trees
@@ -200,7 +201,7 @@ def posterior(
             "The problem has no proximal term, so that there is no prior",
             remedy="Give Proximal a strength",
         )
-    if not isinstance(examples, jax.core.Tracer):
+    if not isinstance(examples, Tracer):
         check_positive("posterior", examples=examples)
     check_counts("posterior", steps=steps, probes=probes)
     apply = _uncertain(problem, phi, method)

@@ -18,8 +18,8 @@ try:
     import pandas as pd
 
     from pullback.sklearn import MetaRegressor
+    from pullback.sklearn.base import METHODS
     from pullback.sklearn.inputs import FEWEST_GROUPS
-    from pullback.sklearn.regressor import METHODS
 except ModuleNotFoundError as error:
     raise needs(error) from None
 

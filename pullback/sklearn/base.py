@@ -50,6 +50,9 @@ class GroupedEstimator(BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
+    groups_: list[Any]
+    _known: dict[Any, int]
+
     def known_groups(self, groups: Any) -> Bool[np.ndarray, " rows"]:
         """Which groups have a model of their own.
 
