@@ -29,8 +29,8 @@ from .core.problem import Proximal as Proximal
 from .core.results import Verdict as Verdict
 from .core.scores import Score as Score
 from .implicit.certificate import Certify as Certify
-from .implicit.posterior import Laplace as Laplace
-from .implicit.posterior import posterior as posterior
+from .implicit.laplace import Laplace as Laplace
+from .implicit.laplace import posterior as posterior
 from .meta.evaluation import Evaluation as Evaluation
 from .meta.evaluation import evaluate as evaluate
 from .meta.pretraining import pretrain as pretrain

@@ -262,7 +262,7 @@ def evidence(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Float
 
     Returns:
         Its value, with w and every δ integrated out; for binary targets as in
-        :mod:`pullback.grouped.logistic`.
+        ``pullback.grouped.logistic``.
     """
     start = logistic.zeros(basis, groups) if basis.binary else None
     return _evidence(basis, params, rows, groups, start)[0]

@@ -13,6 +13,7 @@ taken, and where a check fails the derivative is NaN, never zero and never a pla
 """
 
 from pullback.implicit._checks import without_derivatives
+from pullback.implicit.laplace import Evidence, Laplace, Prediction, posterior
 from pullback.implicit.optimality import (
     RootCertificate,
     certify,
@@ -22,7 +23,6 @@ from pullback.implicit.optimality import (
     root_jvp,
     root_vjp,
 )
-from pullback.implicit.posterior import Evidence, Laplace, Prediction, posterior
 from pullback.implicit.proximal import (
     UNSOLVED,
     Linearised,

@@ -111,7 +111,7 @@ class MetaClassifier(ClassifierMixin, GroupedEstimator):
         Args:
             X: as in :meth:`fit`.
             groups: the name of each row's group. One that was not there in fit, or None for
-                all, has the population's model; :meth:`known_groups` tells which are.
+                all, has the population's model; ``known_groups`` tells which are.
 
         Returns:
             Rows that add up to 1, classes in the order of ``classes_``.

@@ -100,7 +100,7 @@ class MetaRegressor(RegressorMixin, GroupedEstimator):
         Args:
             X: as in :meth:`fit`.
             groups: the name of each row's group. One that was not there in fit, or None for
-                all, has the population's model; :meth:`known_groups` tells which are.
+                all, has the population's model; ``known_groups`` tells which are.
             return_std: also return the standard deviation of the target.
 
         Returns:

@@ -138,8 +138,8 @@ class Laplace(eqx.Module):
             function: ``function(params) -> array``, such as a network's outputs for some inputs.
 
         Returns:
-            Its value and the variance of each number in it (Immer et al. 2021: the linearised
-            predictive). The noise of an observation is not part of it.
+            Its value and the variance of each number in it, by the linearised model (Immer et
+            al. 2021). The noise of an observation is not part of it.
         """
         free, join = _free(self.phi, self.apply)
         flat, restore = trees.ravel(free)
