@@ -125,7 +125,7 @@ def test_a_blank_image_is_no_trouble(normalisation, rng):
 
 @pytest.mark.parametrize("size", [8, 15])
 def test_conv4_starts_at_chance_for_any_size(size):
-    model = Conv4(5, width=8, size=size)
+    model = Conv4(5, width=16, size=size)
     params = model.init(jax.random.key(0))
     logits = jax.jit(model.apply)(params, jnp.ones((2, size, size, 1)))
     np.testing.assert_array_equal(logits, np.zeros((2, 5)))
