@@ -82,7 +82,7 @@ class Prediction(NamedTuple):
 
 
 class Laplace(eqx.Module):
-    """A normal distribution about a task's adapted parameters, as :func:`posterior` returns it.
+    """A normal distribution about a task's adapted parameters, as ``pb.posterior`` returns it.
 
     Args:
         problem: the inner problem.
