@@ -10,6 +10,7 @@ negative log posterior of φ, divided by N, under the prior φ ~ N(θ, (NΛ)⁻�
 with it gives dφ*/dθ, its inverse is the covariance, its determinant the evidence.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -119,17 +120,16 @@ class Laplace(eqx.Module):
         free, join = _free(self.phi, self.apply)
         flat, restore = trees.ravel(free)
         noise = jax.random.normal(key, (count, flat.size), flat.dtype)
-        product = _flat_product(self.problem, self.phi, self.apply)
-
-        def one(z):
-            if self.factor is not None:
-                moved = jax.scipy.linalg.solve_triangular(self.factor, z, lower=True, trans=1)
-            else:
-                found = _lanczos(product, z, self.steps)
-                moved = found.times(lambda values: 1.0 / jnp.sqrt(values))
-            return join(restore(flat + moved / jnp.sqrt(self.examples).astype(flat.dtype)))
-
-        return jax.lax.map(one, noise)
+        if self.factor is not None:
+            solve = functools.partial(jax.scipy.linalg.solve_triangular, lower=True, trans=1)
+            moved = solve(self.factor, noise.T).T
+        else:
+            product = _flat_product(self.problem, self.phi, self.apply)
+            moved = jax.lax.map(
+                lambda z: _lanczos(product, z, self.steps).times(lambda v: 1.0 / jnp.sqrt(v)), noise
+            )
+        drawn = flat + moved / jnp.sqrt(self.examples).astype(flat.dtype)
+        return jax.vmap(lambda one: join(restore(one)))(drawn)
 
     def predict(self, function: Callable[[Params], Float[Array, "..."]]) -> Prediction:
         """The value of a function of the parameters, and its variance by its slope at φ*.
@@ -148,18 +148,20 @@ class Laplace(eqx.Module):
             return function(join(restore(flat)))
 
         mean, pull = jax.vjp(of_flat, flat)
-        product = _flat_product(self.problem, self.phi, self.apply)
         basis = jnp.eye(mean.size, dtype=mean.dtype).reshape(mean.size, *mean.shape)
+        if self.factor is not None:
+            rows = jax.lax.map(lambda cotangent: pull(cotangent)[0], basis)
+            half = jax.scipy.linalg.solve_triangular(self.factor, rows.T, lower=True)
+            squares = jnp.sum(half**2, 0)
+        else:
+            product = _flat_product(self.problem, self.phi, self.apply)
 
-        def one(cotangent):
-            (row,) = pull(cotangent)
-            if self.factor is not None:
-                half = jax.scipy.linalg.solve_triangular(self.factor, row, lower=True)
-                return half @ half
-            return _lanczos(product, row, self.steps).quadratic(lambda values: 1.0 / values)
+            def one(cotangent):
+                found = _lanczos(product, pull(cotangent)[0], self.steps)
+                return found.quadratic(lambda values: 1.0 / values)
 
-        variance = jax.lax.map(one, basis) / self.examples
-        return Prediction(mean, variance.reshape(mean.shape))
+            squares = jax.lax.map(one, basis)
+        return Prediction(mean, (squares / self.examples).reshape(mean.shape))
 
 
 def posterior(
@@ -319,9 +321,13 @@ class _Krylov(NamedTuple):
     length: Float[Array, ""]
     left: Float[Array, ""]
 
-    def _shares(self, function: Callable[[Array], Array]) -> Float[Array, " k"]:
+    @property
+    def _used(self) -> Bool[Array, " k"]:
         # Where the space is exhausted the matrix has zeros that v has no part of.
-        used = jnp.abs(self.vectors[0]) > 10 * jnp.finfo(self.values.dtype).eps
+        return jnp.abs(self.vectors[0]) > 10 * jnp.finfo(self.values.dtype).eps
+
+    def _shares(self, function: Callable[[Array], Array]) -> Float[Array, " k"]:
+        used = self._used
         return jnp.where(used, self.vectors[0] * function(jnp.where(used, self.values, 1.0)), 0.0)
 
     def times(self, function: Callable[[Array], Array]) -> Float[Array, " n"]:
@@ -339,8 +345,7 @@ class _Krylov(NamedTuple):
 
     def smallest(self) -> Float[Array, ""]:
         """The smallest value that v has a part of."""
-        used = jnp.abs(self.vectors[0]) > 10 * jnp.finfo(self.values.dtype).eps
-        return jnp.min(jnp.where(used, self.values, jnp.inf))
+        return jnp.min(jnp.where(self._used, self.values, jnp.inf))
 
 
 def _lanczos(

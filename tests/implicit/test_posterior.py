@@ -86,6 +86,22 @@ def test_of_a_linear_model_it_is_the_exact_posterior(method, strength):
     np.testing.assert_allclose(np.cov(drawn.T), covariance, atol=0.05 * covariance.max())
 
 
+@pytest.mark.parametrize("method", ["dense", "lanczos"])
+def test_single_precision_is_enough(method):
+    theta, batch = np.array([0.5, -1.0, 2.0]), data()
+    mean, covariance, evidence = conjugate(theta, 0.7, batch)
+    single = jax.tree.map(lambda a: a.astype(jnp.float32), batch)
+    problem = pb.Proximal(normal_loss, 0.7).problem(as_params(np.float32(theta)), single)
+    settings = {"method": method, "key": jax.random.key(0), "probes": 900}
+    found = pb.posterior(problem, as_params(np.float32(mean)), examples=EXAMPLES, **settings)
+    assert found.evidence.verdict == "ok"
+    assert found.evidence.log_evidence.dtype == found.phi["head"]["weight"].dtype == jnp.float32
+    error = 3 * found.evidence.error + 1e-3
+    np.testing.assert_allclose(found.evidence.log_evidence, evidence, atol=error)
+    _, variance = found.predict(lambda p: p["head"]["weight"][:, 0])
+    np.testing.assert_allclose(variance, np.diag(covariance), rtol=1e-4)
+
+
 def test_the_head_alone_is_uncertain_given_the_body():
     loss = pb.models.mean_squared_error(
         LinearHead(lambda body, x: jnp.tanh(x @ body["in"]), "head")
