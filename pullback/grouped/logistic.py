@@ -1,13 +1,15 @@
-"""Binary targets over the same basis: the logistic mixed model by Laplace's approximation.
+"""Binary targets over the same basis: the logistic mixed model.
 
 The logit of a row is η = F(x)w + Z(x)δ_g with the priors of :mod:`pullback.grouped.mixed`. The
 weights of the columns themselves are found with the hyperparameters, as by lme4's glmer: at the
 mode of the groups' heads they would be drawn toward zero (Breslow & Clayton 1993). The others, of
-products and of learned features, and every δ are integrated out, by the Gaussian about those that
-are most probable (Tierney & Kadane 1986). These are found by Newton's method, each step of which is
-a linear mixed model with a weight of its own for each row. The gradient of the evidence sees the
-mode move with the hyperparameters: one more Newton step at the mode has the derivative of the
-implicit function theorem, and moves nothing.
+products and of learned features, are integrated out by the Gaussian about those that are most
+probable (Laplace's approximation, Tierney & Kadane 1986). So is every δ where it has many numbers;
+one of few is integrated out by points about its mode, since of a few rows its posterior is
+lopsided. The modes are found by Newton's method, each step of which is a linear mixed model with a
+weight of its own for each row. The gradient of the evidence sees them move with the
+hyperparameters: one more Newton step at the mode has the derivative of the implicit function
+theorem, and moves nothing.
 """
 
 import functools
@@ -67,7 +69,7 @@ def zeros(basis: Basis, groups: int) -> Heads:
 def evidence(
     basis: Basis, params: Mapping[str, Any], rows: Rows, start: Heads
 ) -> tuple[Float[Array, ""], Heads]:
-    """The negative log marginal likelihood, by Laplace's approximation.
+    """The negative log marginal likelihood, up to a constant.
 
     Args:
         basis: F and Z.
@@ -216,7 +218,7 @@ def _mode(columns: _Columns, rows: Rows, start: Heads) -> Heads:
     return jax.lax.while_loop(lambda s: s[2] & (s[3] < MOST_STEPS), one, state)[0]
 
 
-class Adapted(NamedTuple):
+class OwnPosterior(NamedTuple):
     """The posterior of each group's δ at one w.
 
     Args:
@@ -237,7 +239,7 @@ def adapt(
     weight: Float[np.ndarray, " n"],
     group: Int[np.ndarray, " n"],
     total: Callable[[Any], Any],
-) -> Adapted:
+) -> OwnPosterior:
     """Each group's δ from its rows: the mode by Newton's method, then the mean about it.
 
     Of a few rows that all say the same the posterior is lopsided: its mean lies well beyond its
@@ -290,8 +292,8 @@ def adapt(
     share, whole, _ = curved(own)
     covariance = np.linalg.inv(whole)
     if not z.shape[1]:
-        return Adapted(own, covariance, share)
-    return Adapted(*_moments(value, own, covariance, total(weight) > 0), share)
+        return OwnPosterior(own, covariance, share)
+    return OwnPosterior(*_moments(value, own, covariance, total(weight) > 0), share)
 
 
 def _moments(
