@@ -26,7 +26,6 @@ import pandas as pd
 
 from pullback.grouped import held_back
 from pullback.grouped.held_back import FOLDS, SHOTS
-from pullback.grouped.pooled import place_in_group
 from pullback.grouped.table import Encoder, columns_of
 from pullback.sklearn import MetaRegressor
 
@@ -222,7 +221,7 @@ def score(name: str, method: str, seed: int) -> dict[str, Any]:
     x, y, groups = read(name)
     group, names = pd.factorize(groups)
     fold = held_back.deal(len(names), seed)
-    place = place_in_group(group) if table.by_time else shuffled(group, seed)
+    place = held_back.place_in_group(group) if table.by_time else shuffled(group, seed)
     unit, fits = y.std(), []
 
     def fit(train: np.ndarray) -> held_back.Predict:

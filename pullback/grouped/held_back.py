@@ -37,6 +37,15 @@ def deal(groups: int, seed: int, folds: int = FOLDS) -> Int[np.ndarray, " groups
     return fold
 
 
+def place_in_group(group: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+    """Of each row, how many rows of its group stand before it."""
+    order = np.argsort(group, kind="stable")
+    _, first, counts = np.unique(group[order], return_index=True, return_counts=True)
+    place = np.empty(len(group), int)
+    place[order] = np.arange(len(group)) - np.repeat(first, counts)
+    return place
+
+
 def score(
     fit: Fit,
     measure: Measure,

@@ -84,8 +84,8 @@ class Mixed:
         total = functools.partial(np.add.reduceat, indices=first, axis=0)
         if self.basis.binary:
             offset = f @ self.mean
-            found = logistic.adapt(offset, z, rows.y, rows.weight, rows.group, total)
-            mean, covariance, share = found
+            own = logistic.adapt(offset, z, rows.y, rows.weight, rows.group, total)
+            mean, covariance, share = own
         else:
             share = rows.weight / self.noise**2
             covariance = np.linalg.inv(total(_outer(z * share[:, None], z)) + np.eye(z.shape[1]))

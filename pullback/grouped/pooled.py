@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from pullback.grouped import held_back, logistic, mixed
 from pullback.grouped.basis import Basis, Rows, part
-from pullback.grouped.held_back import SHOTS, deal
+from pullback.grouped.held_back import SHOTS, deal, place_in_group
 from pullback.grouped.mixed import Adapted, Mixed, fit, posterior
 
 FOLDS = 3
@@ -69,15 +69,6 @@ def _densities(model: Mixed, rows: Rows, groups: int) -> Float[np.ndarray, " pre
         mean, variance = model.predict(query.inputs, heads, query.group)
         found.append(model.density(query.y, mean, variance))
     return np.concatenate(found)
-
-
-def place_in_group(group: np.ndarray) -> np.ndarray:
-    """Of each row, how many rows of its group stand before it."""
-    order = np.argsort(group, kind="stable")
-    _, first, counts = np.unique(group[order], return_index=True, return_counts=True)
-    place = np.empty(len(group), int)
-    place[order] = np.arange(len(group)) - np.repeat(first, counts)
-    return place
 
 
 @dataclass(frozen=True)
@@ -172,12 +163,12 @@ def fit_pool(
         bases = (linear, learned)
         weights = weigh(bases, fitted, count, steps=steps, seed=seed, progress=progress)
     members = members if weights[1] else 0
+    to_all = len(fitted.y) < len(rows.y)
     models = []
     for number, basis in enumerate([linear] + [learned] * members):
         progress(f"learned model {number} of {members}" if number else "the linear model")
         model = fit(basis, fitted, count, seed=seed + number, steps=steps)
-        few = len(rows.y) <= mixed.BLOCK
-        if len(fitted.y) < len(rows.y) and (few or not basis.binary):
+        if to_all and (not basis.binary or len(rows.y) <= mixed.BLOCK):
             whole = posterior(basis, model.params, rows, groups)
             model = replace(whole, converged=model.converged)
         models.append(model)

@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from pullback.core.errors import InputError, check_seed, unknown_name
 from pullback.grouped import held_back
-from pullback.grouped.pooled import place_in_group
 from pullback.runs.tables import Table, as_names, interpret, kind_of, needs
 
 try:
@@ -19,6 +18,7 @@ try:
 
     from pullback.sklearn import MetaRegressor
     from pullback.sklearn.base import METHODS
+    from pullback.sklearn.groups import number
     from pullback.sklearn.inputs import FEWEST_GROUPS
 except ModuleNotFoundError as error:
     raise needs(error) from None
@@ -253,8 +253,7 @@ def prepare(
         if kind_of(along) == "category":
             raise InputError(f"--order {settings.order!r} holds texts", allowed="numbers or times")
         order = np.argsort(along, kind="stable")
-        place = {name: place for place, name in enumerate(dict.fromkeys(names))}
-        order = order[np.argsort([place[name] for name in names[order]], kind="stable")]
+        order = order[np.argsort(number(names)[1][order], kind="stable")]
         table, names, along = table.take(order), names[order], along[order]
     y = targets(table, settings.target)
     if (y == y[0]).all():
@@ -303,7 +302,7 @@ def fit_table(
     """
     rows, settings, report = prepare(table, settings, categories)
     methods = dict.fromkeys(["pooled", "linear", settings.method])
-    group = _numbered(rows.names)
+    group = number(rows.names)[1]
     why_not = _why_not(report["groups"], score)
     total = 1 + (0 if why_not else held_back.FOLDS * len(methods))
     done = iter(range(1, total + 1))
@@ -324,11 +323,11 @@ def fit_table(
         group, report["groups"], MOST_ROWS, np.random.default_rng(settings.seed)
     )
     part = _take(rows, scored)
-    own = _numbered(part.names)
+    own = number(part.names)[1]
     count = int(own.max()) + 1
     report["scored"] = {"rows": len(part.y), "groups": count}
     chosen = _groups_to_draw(own)
-    fold = held_back.deal(count, settings.seed)
+    fold, place = held_back.deal(count, settings.seed), held_back.place_in_group(own)
     curves: list[Curve] = []
     scores = {}
     for method in methods:
@@ -346,7 +345,7 @@ def fit_table(
             progress(next(done), total)
             return predict
 
-        found = held_back.score(fit, held_back.regression, part.y, own, place_in_group(own), fold)
+        found = held_back.score(fit, held_back.regression, part.y, own, place, fold)
         scores[method] = {str(k): each for k, each in found.items()}
     curves.sort(key=lambda curve: len(curve.y))
     return Fitted(model, settings, report | {"held_back": scores}, curves)
@@ -362,12 +361,6 @@ def _why_not(groups: int, score: bool) -> str | None:
     if groups < FEWEST_GROUPS:
         return f"there are {groups} groups, and none is held back with under {FEWEST_GROUPS}"
     return None
-
-
-def _numbered(names: np.ndarray) -> Int[np.ndarray, " rows"]:
-    """The number of each row's group, in the order of first rows."""
-    seen: dict[str, int] = {}
-    return np.array([seen.setdefault(name, len(seen)) for name in names], int)
 
 
 def _take(rows: Rows, chosen: np.ndarray) -> Rows:

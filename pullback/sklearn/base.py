@@ -121,30 +121,62 @@ class GroupedEstimator(BaseEstimator):
             )
         return pool
 
-    def _group_of(self, groups: Any, columns: Columns) -> Int[np.ndarray, " rows"]:
-        rows = len(columns[0][1])
-        if groups is None:
-            return np.full(rows, len(self.groups_))
-        return naming.find(naming.read(groups, columns[0][1]), self._known, stacklevel=3)
+    def _rows_to_predict(
+        self, X: Any, groups: Any, heads: Any
+    ) -> tuple[Float[np.ndarray, "rows inputs"], Int[np.ndarray, " rows"]]:
+        """The inputs of rows, and the number of each one's group; 0 for the heads of one group."""
+        check_is_fitted(self)
+        columns = read_columns(self, X, reset=False)
+        group = np.full(len(columns[0][1]), 0 if heads is not None else len(self.groups_))
+        if groups is not None:
+            group = naming.find(naming.read(groups, group), self._known, stacklevel=4)
+        return self._inputs(columns, stacklevel=4), group
 
-    def _read(self, X: Any, *, may_be_empty: bool = False) -> Columns:
-        return read_columns(self, X, reset=False, may_be_empty=may_be_empty)
-
-    def _inputs(self, columns: Columns, *, stacklevel: int) -> Float[np.ndarray, "rows inputs"]:
-        inputs, new = self._encoder(columns)
-        warn_about_categories(new, len(inputs), stacklevel=stacklevel + 1)
-        return inputs
-
-    def _check_adaptable(self) -> None:
+    def _rows_to_adapt_to(self, X: Any, y: Any, sample_weight: Any) -> Rows:
+        """Rows of one new group, their y as it is read; there may be none."""
         check_is_fitted(self)
         if not self._grouped:
             raise InputError(
                 "adapt needs to know how groups differ, and fit was given no groups",
                 remedy="Write fit(X, y, groups=...)",
             )
+        columns = read_columns(self, X, reset=False, may_be_empty=True)
+        target = self._read_y(y, columns)
+        weight = read_weight(sample_weight, target, may_be_empty=True)
+        inputs = self._inputs(columns, stacklevel=3)
+        return Rows(inputs, target, weight, np.zeros(len(target), int))
+
+    def _read_y(self, y: Any, columns: Columns) -> np.ndarray:
+        raise NotImplementedError
+
+    def _inputs(self, columns: Columns, *, stacklevel: int) -> Float[np.ndarray, "rows inputs"]:
+        inputs, new = self._encoder(columns)
+        warn_about_categories(new, len(inputs), stacklevel=stacklevel + 1)
+        return inputs
 
     def _say(self, what: str) -> None:
         if callable(self.verbose):
             self.verbose(what)
         elif self.verbose:
             print(f"{type(self).__name__}: {what}", flush=True)
+
+
+class AdaptedEstimator(BaseEstimator):
+    """The model of one group, as the ``adapt`` of a :class:`GroupedEstimator` returns it.
+
+    Args:
+        population: the estimator that it was adapted from.
+        heads: the group's own, for each of its models.
+    """
+
+    def __init__(self, population: Any, heads: Any):
+        self.population = population
+        self.heads = heads
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return True
+
+    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> Any:
+        """Adapt to other rows, in place of those before."""
+        self.heads = self.population.adapt(X, y, sample_weight).heads
+        return self

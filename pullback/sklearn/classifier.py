@@ -1,10 +1,11 @@
 """Classification of rows that come in groups."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
 from sklearn.utils import check_consistent_length, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
@@ -12,8 +13,8 @@ from sklearn.utils.validation import assert_all_finite, check_is_fitted
 
 from pullback.core.errors import InputError
 from pullback.grouped.basis import Rows
-from pullback.sklearn.base import GroupedEstimator
-from pullback.sklearn.inputs import Columns, read_columns, read_weight
+from pullback.sklearn.base import AdaptedEstimator, GroupedEstimator
+from pullback.sklearn.inputs import Columns, read_columns
 from pullback.sklearn.reading import in_units_of_the_table, report
 
 
@@ -74,7 +75,7 @@ class MetaClassifier(ClassifierMixin, GroupedEstimator):
         """
         self._check_settings()
         columns = read_columns(self, X, reset=True)
-        labels = _labels(y, columns)
+        labels = self._read_y(y, columns)
         rows = self._learn_columns(columns, np.arange(len(labels)), groups, sample_weight)
         labels = labels[rows.y]
         self.classes_ = np.unique(labels)
@@ -83,10 +84,10 @@ class MetaClassifier(ClassifierMixin, GroupedEstimator):
                 f"y has one class, {str(self.classes_[0])!r}", allowed="two classes or more"
             )
         self._pools = []
-        for one in self._modelled():
-            targets = rows._replace(y=(labels == one).astype(float))
+        targets = self._against_others(rows._replace(y=labels))
+        for one, binary in zip(self._modelled(), targets, strict=True):
             what = "" if len(self.classes_) == 2 else f"class {one}: "
-            self._pools.append(self._fit_pool(targets, binary=True, what=what))
+            self._pools.append(self._fit_pool(binary, binary=True, what=what))
         self.weights_ = self._by_class([pool.weights for pool in self._pools])
         self._derive()
         return self
@@ -120,16 +121,12 @@ class MetaClassifier(ClassifierMixin, GroupedEstimator):
             InputError: for columns that cannot be used.
             ValueError: for arrays that scikit-learn refuses, and before fit.
         """
-        check_is_fitted(self)
-        columns = self._read(X)
-        return self._probabilities(columns, self._group_of(groups, columns), None)
+        return self._probabilities(X, groups, None)
 
     def predict(self, X: Any, groups: Any = None) -> Shaped[np.ndarray, " rows"]:
         """The most probable class of each row; see :meth:`predict_proba`."""
-        check_is_fitted(self)
-        columns = self._read(X)
-        group = self._group_of(groups, columns)
-        return self.classes_[self._probabilities(columns, group, None).argmax(1)]
+        most = self._probabilities(X, groups, None).argmax(1)
+        return self.classes_[most]
 
     def adapt(self, X: Any, y: Any, sample_weight: Any = None) -> "AdaptedClassifier":
         """The model of one new group, from a handful of its rows and without another fit.
@@ -147,21 +144,21 @@ class MetaClassifier(ClassifierMixin, GroupedEstimator):
                 class that was not there in fit.
             ValueError: for arrays that scikit-learn refuses.
         """
-        self._check_adaptable()
-        columns = self._read(X, may_be_empty=True)
-        labels = _labels(y, columns)
-        unseen = sorted({str(label) for label in labels} - {str(one) for one in self.classes_})
+        rows = self._rows_to_adapt_to(X, y, sample_weight)
+        known = set(self.classes_.tolist())
+        unseen = set(rows.y.tolist()) - known
         if unseen:
+            # A text that reads as a number is another class than the number.
+            kinds = ({type(label).__name__ for label in some} for some in (unseen, known))
+            here, before = (" or ".join(sorted(kind)) for kind in kinds)
+            types = "" if here == before else f" ({here} here, {before} in fit)"
             raise InputError(
-                f"y has classes that were not there in fit: {', '.join(unseen)}",
-                allowed=", ".join(map(str, self.classes_)),
+                f"y has classes that were not there in fit: {_listed(unseen)}{types}",
+                allowed=_listed(known),
             )
-        weight = read_weight(sample_weight, labels, may_be_empty=True)
-        inputs = self._inputs(columns, stacklevel=2)
-        rows = Rows(inputs, np.zeros(len(labels)), weight, np.zeros(len(labels), int))
         heads = [
-            pool.adapt(rows._replace(y=(labels == one).astype(float)), 1)
-            for pool, one in zip(self._pools, self._modelled(), strict=True)
+            pool.adapt(targets, 1)
+            for pool, targets in zip(self._pools, self._against_others(rows), strict=True)
         ]
         return AdaptedClassifier(self, heads)
 
@@ -199,13 +196,18 @@ class MetaClassifier(ClassifierMixin, GroupedEstimator):
         """The classes that have a model: of two the second."""
         return self.classes_[1:] if len(self.classes_) == 2 else self.classes_
 
+    def _against_others(self, rows: Rows) -> list[Rows]:
+        """For each class that has a model the rows with 1 for it and 0 for any other."""
+        return [rows._replace(y=(rows.y == one).astype(float)) for one in self._modelled()]
+
+    def _read_y(self, y: Any, columns: Columns) -> Shaped[np.ndarray, " rows"]:
+        return _labels(y, columns)
+
     def _by_class(self, found: list[Any]) -> Any:
         return found[0] if len(found) == 1 else dict(zip(self.classes_, found, strict=True))
 
-    def _probabilities(
-        self, columns: Columns, group: np.ndarray, heads: Any
-    ) -> Float[np.ndarray, "rows classes"]:
-        inputs = self._inputs(columns, stacklevel=3)
+    def _probabilities(self, X: Any, groups: Any, heads: Any) -> Float[np.ndarray, "rows classes"]:
+        inputs, group = self._rows_to_predict(X, groups, heads)
         each = [
             pool.predict(inputs, group, None if heads is None else heads[number])[0]
             for number, pool in enumerate(self._pools)
@@ -214,7 +216,7 @@ class MetaClassifier(ClassifierMixin, GroupedEstimator):
         return whole / whole.sum(1, keepdims=True)
 
 
-class AdaptedClassifier(ClassifierMixin, BaseEstimator):
+class AdaptedClassifier(ClassifierMixin, AdaptedEstimator):
     """The model of one group, as :meth:`MetaClassifier.adapt` returns it.
 
     Args:
@@ -222,34 +224,22 @@ class AdaptedClassifier(ClassifierMixin, BaseEstimator):
         heads: the group's own, for each of its models.
     """
 
-    def __init__(self, population: MetaClassifier, heads: Any):
-        self.population = population
-        self.heads = heads
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
     @property
     def classes_(self) -> Shaped[np.ndarray, " classes"]:
         """Those of the population."""
         return self.population.classes_
 
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "AdaptedClassifier":
-        """Adapt to other rows, in place of those before."""
-        self.heads = self.population.adapt(X, y, sample_weight).heads
-        return self
-
     def predict_proba(self, X: Any) -> Float[np.ndarray, "rows classes"]:
         """The probability of each class; see :meth:`MetaClassifier.predict_proba`."""
-        columns = self.population._read(X)
-        group = np.zeros(len(columns[0][1]), int)
-        return self.population._probabilities(columns, group, self.heads)
+        return self.population._probabilities(X, None, self.heads)
 
     def predict(self, X: Any) -> Shaped[np.ndarray, " rows"]:
         """The most probable class of each row."""
-        columns = self.population._read(X)
-        group = np.zeros(len(columns[0][1]), int)
-        return self.classes_[self.population._probabilities(columns, group, self.heads).argmax(1)]
+        return self.classes_[self.population._probabilities(X, None, self.heads).argmax(1)]
+
+
+def _listed(classes: Iterable[Any]) -> str:
+    return ", ".join(sorted(map(str, classes)))
 
 
 def _labels(y: Any, columns: Columns) -> Shaped[np.ndarray, " rows"]:

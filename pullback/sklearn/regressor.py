@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.base import BaseEstimator, RegressorMixin
+from sklearn.base import RegressorMixin
 from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from pullback.grouped.basis import Rows
 from pullback.sklearn import groups as naming
-from pullback.sklearn.base import GroupedEstimator
-from pullback.sklearn.inputs import Columns, interval, read_columns, read_target, read_weight
+from pullback.sklearn.base import AdaptedEstimator, GroupedEstimator
+from pullback.sklearn.inputs import Columns, interval, read_columns, read_target
 from pullback.sklearn.reading import in_units_of_the_table, report
 
 
@@ -70,14 +70,13 @@ class MetaRegressor(RegressorMixin, GroupedEstimator):
         """
         self._check_settings()
         columns = read_columns(self, X, reset=True)
-        target = read_target(y, columns, "MetaRegressor")
+        target = self._read_y(y, columns)
         rows = self._learn_columns(columns, target, groups, sample_weight)
         share = rows.weight / rows.weight.sum()
         self._centre = float(share @ rows.y)
         deviation = float(np.sqrt(share @ (rows.y - self._centre) ** 2))
         self._unit = deviation if deviation > 1e-12 * abs(self._centre) else 1.0
-        scaled = rows._replace(y=(rows.y - self._centre) / self._unit)
-        self._pool = self._fit_pool(scaled, binary=False)
+        self._pool = self._fit_pool(self._scaled(rows), binary=False)
         self.weights_ = self._pool.weights
         self._derive()
         return self
@@ -110,9 +109,7 @@ class MetaRegressor(RegressorMixin, GroupedEstimator):
             InputError: for columns that cannot be used.
             ValueError: for arrays that scikit-learn refuses, and before fit.
         """
-        check_is_fitted(self)
-        columns = self._read(X)
-        return self._predict(columns, self._group_of(groups, columns), None, return_std)
+        return self._predict(X, groups, None, return_std)
 
     def predict_interval(
         self, X: Any, groups: Any = None, coverage: float = 0.9
@@ -147,7 +144,7 @@ class MetaRegressor(RegressorMixin, GroupedEstimator):
             InputError: if fit was given no groups, or for columns that cannot be used.
             ValueError: for arrays that scikit-learn refuses.
         """
-        rows = self._rows_of_new_groups(X, y, sample_weight)
+        rows = self._scaled(self._rows_to_adapt_to(X, y, sample_weight))
         return AdaptedRegressor(self, self._pool.adapt(rows, 1))
 
     def with_groups(
@@ -169,22 +166,13 @@ class MetaRegressor(RegressorMixin, GroupedEstimator):
             InputError: if fit was given no groups, or for columns that cannot be used.
             ValueError: for arrays that scikit-learn refuses.
         """
-        rows = self._rows_of_new_groups(X, y, sample_weight)
+        rows = self._scaled(self._rows_to_adapt_to(X, y, sample_weight))
         other = copy.copy(self)
         other.groups_, group = naming.number(naming.read(groups, rows.y))
         heads = self._pool.adapt(rows._replace(group=group), len(other.groups_) + 1)
         other._pool = replace(self._pool, heads=heads)
         other._derive()
         return other
-
-    def _rows_of_new_groups(self, X: Any, y: Any, sample_weight: Any) -> Rows:
-        self._check_adaptable()
-        columns = self._read(X, may_be_empty=True)
-        target = read_target(y, columns, "MetaRegressor")
-        weight = read_weight(sample_weight, target, may_be_empty=True)
-        inputs = self._inputs(columns, stacklevel=3)
-        scaled = (target - self._centre) / self._unit
-        return Rows(inputs, scaled, weight, np.zeros(len(target), int))
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """R² of the predictions.
@@ -207,14 +195,20 @@ class MetaRegressor(RegressorMixin, GroupedEstimator):
             self._population, self.prior_, self.noise_, self._rows, len(self.groups_), self.weights_
         )
 
-    def _predict(self, columns: Columns, group: np.ndarray, heads: Any, return_std: bool) -> Any:
-        inputs = self._inputs(columns, stacklevel=3)
+    def _read_y(self, y: Any, columns: Columns) -> Float[np.ndarray, " rows"]:
+        return read_target(y, columns, "MetaRegressor")
+
+    def _scaled(self, rows: Rows) -> Rows:
+        return rows._replace(y=(rows.y - self._centre) / self._unit)
+
+    def _predict(self, X: Any, groups: Any, heads: Any, return_std: bool) -> Any:
+        inputs, group = self._rows_to_predict(X, groups, heads)
         mean, variance = self._pool.predict(inputs, group, heads)
         mean = self._centre + self._unit * mean
         return (mean, self._unit * np.sqrt(variance)) if return_std else mean
 
 
-class AdaptedRegressor(RegressorMixin, BaseEstimator):
+class AdaptedRegressor(RegressorMixin, AdaptedEstimator):
     """The model of one group, as :meth:`MetaRegressor.adapt` returns it.
 
     Args:
@@ -222,23 +216,9 @@ class AdaptedRegressor(RegressorMixin, BaseEstimator):
         heads: the group's own, for each of its models.
     """
 
-    def __init__(self, population: MetaRegressor, heads: Any):
-        self.population = population
-        self.heads = heads
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return True
-
-    def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "AdaptedRegressor":
-        """Adapt to other rows, in place of those before."""
-        self.heads = self.population.adapt(X, y, sample_weight).heads
-        return self
-
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """The expected target of each row of the group; see :meth:`MetaRegressor.predict`."""
-        columns = self.population._read(X)
-        group = np.zeros(len(columns[0][1]), int)
-        return self.population._predict(columns, group, self.heads, return_std)
+        return self.population._predict(X, None, self.heads, return_std)
 
     def predict_interval(
         self, X: Any, coverage: float = 0.9

@@ -5,7 +5,6 @@ import pytest
 from scipy.stats import norm
 
 from pullback.grouped import held_back
-from pullback.grouped.pooled import place_in_group
 
 GROUP = np.array([0, 0, 0, 1, 2, 2, 2, 2, 3, 4, 4, 5, 5, 5])
 Y = np.arange(14.0)
@@ -23,7 +22,7 @@ def mean_of_what_is_seen(train):
 
 
 def test_a_group_shows_its_first_rows_and_is_scored_on_the_others():
-    place, fold = place_in_group(GROUP), held_back.deal(6, 0, 3)
+    place, fold = held_back.place_in_group(GROUP), held_back.deal(6, 0, 3)
     assert sorted(fold.tolist()) == [0, 0, 1, 1, 2, 2]
     asked = []
 

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from pullback import grouped
-from pullback.grouped import mixed, pooled
+from pullback.grouped import held_back, mixed, pooled
 from pullback.grouped.basis import Basis, Rows, part
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -162,4 +162,6 @@ def test_groups_are_numbered_anew_and_their_rows_keep_their_order():
     kept, count = part(rows, rows.group != 1)
     assert count == 3
     assert set(kept.group) == {0, 1, 2}
-    np.testing.assert_array_equal(pooled.place_in_group(np.array([2, 0, 2, 2, 0])), [0, 0, 1, 2, 1])
+    np.testing.assert_array_equal(
+        held_back.place_in_group(np.array([2, 0, 2, 2, 0])), [0, 0, 1, 2, 1]
+    )

@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from pullback.core.errors import InputError
+from pullback.grouped import mixed
 from pullback.sklearn import MetaClassifier
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -207,3 +208,28 @@ def test_a_class_that_fit_has_not_seen_is_named(fitted):
         fitted.adapt(X[:2], np.array(["well", "dead"]))
     with pytest.raises(InputError, match=r"'lineer'.*linear"):
         MetaClassifier("lineer").fit(X, y)
+
+
+def test_a_number_is_another_class_than_the_text_of_it():
+    X, y, groups = clinics(count=8, each=3)
+    texts = np.where(y == "ill", "0", "1")
+    model = MetaClassifier("linear").fit(X, texts, groups=groups)
+    with pytest.raises(InputError, match=r"0, 1 \(int here, str in fit\)"):
+        model.adapt(X[:2], np.array([0, 1]))
+
+
+def test_blocks_of_rows_change_no_groups_model_and_weights_are_then_of_the_sample(monkeypatch):
+    X, y, groups = clinics(count=8, each=3)
+    whole = MetaClassifier("linear").fit(X, y, groups=groups)
+    found = whole.predict_proba(X, groups=groups)
+    monkeypatch.setattr(mixed, "BLOCK", 7)
+    in_blocks = MetaClassifier("linear").fit(X, y, groups=groups)
+    np.testing.assert_allclose(in_blocks.predict_proba(X, groups=groups), found, rtol=1e-6)
+    sampled = MetaClassifier("linear", max_rows=20).fit(X, y, groups=groups)
+    assert sampled.groups_ == whole.groups_
+    assert np.isfinite(sampled.predict_proba(X, groups=groups)).all()
+    monkeypatch.undo()
+    of_all = MetaClassifier("linear", max_rows=20).fit(X, y, groups=groups)
+    assert not np.allclose(
+        of_all._pools[0].models[0].mean, sampled._pools[0].models[0].mean, rtol=1e-3
+    )

@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
 
 from pullback.core.errors import InputError
-from pullback.sklearn import MetaRegressor
+from pullback.sklearn import MetaClassifier, MetaRegressor
 from pullback.sklearn.saving import load, save
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -62,6 +62,23 @@ def test_predictions_are_the_same_to_the_bit(fitted, folder):
     pd.testing.assert_frame_equal(back.group_effects_, model.group_effects_)
     pd.testing.assert_frame_equal(back.prior_, model.prior_)
     assert back.feature_names_in_.tolist() == list(X.columns)
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_classifiers_probabilities_are_the_same_to_the_bit(fitted, tmp_path, count):
+    _, X, y, groups = fitted
+    bounds = np.quantile(y, np.arange(1, count) / count)
+    classes = np.array(["low", "middle", "high"])[np.searchsorted(bounds, y)]
+    model = MetaClassifier("linear").fit(X, classes, groups=groups)
+    save(model, tmp_path)
+    back = load(tmp_path)
+    np.testing.assert_array_equal(
+        back.predict_proba(X, groups=groups), model.predict_proba(X, groups=groups)
+    )
+    np.testing.assert_array_equal(back.classes_, model.classes_)
+    assert back.summary() == model.summary()
+    few = back.adapt(X[:3], classes[:3]), model.adapt(X[:3], classes[:3])
+    np.testing.assert_array_equal(*(one.predict_proba(X) for one in few))
 
 
 @pytest.mark.parametrize(
