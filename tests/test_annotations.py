@@ -22,6 +22,7 @@ CHOICE = (
     "models/test_models.py::test_losses_and_accuracy_by_hand",
     "solvers/test_lbfgs_tolerance.py::test_too_few_steps_are_the_fixed_steps",
     "runs/test_runs_fitted_tables.py",
+    "sklearn/test_few_shot.py",
     "sklearn/test_meta_regressor.py",
     "sklearn/test_saving.py::test_predictions_are_the_same_to_the_bit",
     "solvers/test_newton_cg.py::test_tasks_side_by_side_do_as_one_after_the_other",

@@ -69,6 +69,16 @@ def test_the_example_of_rows_in_groups_runs_and_adapts(capsys):
     assert abs(wear - model.predict(table, groups=names["machine"])).mean() < apart / 2
 
 
+def test_the_example_of_new_classes_runs_and_tells_strangers(capsys):
+    (example,) = blocks("docs/new-classes.md")
+    names: dict = {}
+    exec(compile(example, "docs/new-classes.md", "exec"), names)
+    assert "30 base classes; new ones by between" in capsys.readouterr().out
+    new, vectors, base = names["new"], names["vectors"], names["base"]
+    assert new.score(vectors[~base], names["label"][~base]) > 0.7
+    assert new.known(vectors[~base]).mean() > new.known(vectors[base]).mean() + 0.3
+
+
 def test_the_examples_of_learned_hyperparameters_run(capsys):
     first, second = blocks("docs/learned.md")
     exec(compile(first, "learned.md", "exec"), {})

@@ -11,6 +11,14 @@ except ModuleNotFoundError as error:
     ) from error
 
 from pullback.sklearn.classifier import AdaptedClassifier, MetaClassifier
+from pullback.sklearn.few_shot import AdaptedFewShotClassifier, FewShotClassifier
 from pullback.sklearn.regressor import AdaptedRegressor, MetaRegressor
 
-__all__ = ["AdaptedClassifier", "AdaptedRegressor", "MetaClassifier", "MetaRegressor"]
+__all__ = [
+    "AdaptedClassifier",
+    "AdaptedFewShotClassifier",
+    "AdaptedRegressor",
+    "FewShotClassifier",
+    "MetaClassifier",
+    "MetaRegressor",
+]

@@ -23,13 +23,27 @@ from pullback.grouped.basis import Basis
 from pullback.grouped.mixed import Adapted, Mixed
 from pullback.grouped.pooled import Pool
 from pullback.grouped.table import Column, Encoder
+from pullback.grouped.vectors import BaseClasses, Calibration, Head, Map, NewClasses
 from pullback.sklearn.classifier import MetaClassifier
+from pullback.sklearn.few_shot import FewShotClassifier
 from pullback.sklearn.regressor import MetaRegressor
 
-ESTIMATORS: tuple[type[BaseEstimator], ...] = (MetaClassifier, MetaRegressor)
+ESTIMATORS: tuple[type[BaseEstimator], ...] = (FewShotClassifier, MetaClassifier, MetaRegressor)
 """What can be saved. One may name attributes in ``_DERIVED`` that its ``_derive`` makes again."""
 
-PARTS: tuple[type, ...] = (Adapted, Basis, Column, Encoder, Mixed, Pool)
+PARTS: tuple[type, ...] = (
+    Adapted,
+    BaseClasses,
+    Basis,
+    Calibration,
+    Column,
+    Encoder,
+    Head,
+    Map,
+    Mixed,
+    NewClasses,
+    Pool,
+)
 """What they are made of: frozen dataclasses and named tuples."""
 
 FORMAT = 1
@@ -159,8 +173,9 @@ def _read(written: Any, arrays: Any) -> Any:
             return kind(**parts)
         model = kind()
         vars(model).update(parts)
-        if hasattr(model, "_derive"):
-            model._derive()
+        derive = getattr(model, "_derive", None)
+        if derive is not None:
+            derive()
         return model
     return _READERS[name](content, lambda each: _read(each, arrays), arrays)
 

@@ -3,7 +3,7 @@
 import pytest
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
-from pullback.sklearn import MetaClassifier, MetaRegressor
+from pullback.sklearn import FewShotClassifier, MetaClassifier, MetaRegressor
 
 pytestmark = [
     pytest.mark.usefixtures("tiny"),
@@ -18,7 +18,7 @@ EXCEPTIONS = {
 
 
 def checks():
-    for estimator in (MetaRegressor(), MetaClassifier()):
+    for estimator in (MetaRegressor(), MetaClassifier(), FewShotClassifier()):
         yield from estimator_checks_generator(estimator, legacy=True)
 
 

@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
 
 from pullback.core.errors import InputError
-from pullback.sklearn import MetaClassifier, MetaRegressor
+from pullback.sklearn import FewShotClassifier, MetaClassifier, MetaRegressor
 from pullback.sklearn.saving import load, save
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -79,6 +79,21 @@ def test_a_classifiers_probabilities_are_the_same_to_the_bit(fitted, tmp_path, c
     assert back.summary() == model.summary()
     few = back.adapt(X[:3], classes[:3]), model.adapt(X[:3], classes[:3])
     np.testing.assert_array_equal(*(one.predict_proba(X) for one in few))
+
+
+@pytest.mark.parametrize("method", ["auto", "centroid"])
+def test_what_new_classes_are_adapted_from_is_the_same_to_the_bit(tmp_path, method):
+    rng = np.random.default_rng(0)
+    label = np.repeat(np.arange(8), 4)
+    X = rng.normal(size=(8, 5))[label] + 0.3 * rng.normal(size=(32, 5))
+    model = FewShotClassifier(method).fit(X, label)
+    save(model, tmp_path)
+    back = load(tmp_path)
+    np.testing.assert_array_equal(back.predict_proba(X), model.predict_proba(X))
+    assert back.summary() == model.summary()
+    for answer in ("predict_proba", "probability_of_none"):
+        new = (getattr(one.adapt(X[:12], label[:12]), answer)(X) for one in (back, model))
+        np.testing.assert_array_equal(*new)
 
 
 @pytest.mark.parametrize(
