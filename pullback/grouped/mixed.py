@@ -174,7 +174,7 @@ def fit(
     Returns:
         The fitted model.
     """
-    padded, size = _padded(rows, room[0]), _rounded_up(max(groups, room[1]))
+    padded, size = _padded(rows, room[0]), rounded_up(max(groups, room[1]))
     with jax.enable_x64(True):
         params, converged = _maximise(basis, basis.init(seed), {}, padded, size, steps)
         return replace(_posterior(basis, params, [padded], size), converged=converged)
@@ -193,7 +193,7 @@ def posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixe
         The fitted model.
     """
     if basis.binary:
-        padded, size = _padded(rows), _rounded_up(groups)
+        padded, size = _padded(rows), rounded_up(groups)
         fixed = {name: value for name, value in params.items() if name != "population"}
         free = {"population": params["population"]}
         with jax.enable_x64(True):
@@ -206,7 +206,7 @@ def posterior(basis: Basis, params: Parameters, rows: Rows, groups: int) -> Mixe
     room, size = max(len(block.y) for block, _ in blocks), max(count for _, count in blocks)
     with jax.enable_x64(True):
         padded = (_padded(block, room) for block, _ in blocks)
-        return _posterior(basis, params, padded, _rounded_up(size))
+        return _posterior(basis, params, padded, rounded_up(size))
 
 
 def _maximise(
@@ -315,7 +315,7 @@ def _variance(params: Parameters, xp: ModuleType = np) -> Any:
     return xp.exp(2.0 * xp.clip(params["noise"], -5.0, 2.0)) + 1e-6
 
 
-def _rounded_up(count: int) -> int:
+def rounded_up(count: int) -> int:
     """The next of 8, 12, 16, 24, 32, ..., so that sets of nearly one size share a program."""
     size = 8
     while size < count:
@@ -325,7 +325,7 @@ def _rounded_up(count: int) -> int:
 
 def _padded(rows: Rows, room: int = 0) -> Rows:
     """Rows of no weight up to a round number."""
-    missing = _rounded_up(max(len(rows.y), room)) - len(rows.y)
+    missing = rounded_up(max(len(rows.y), room)) - len(rows.y)
     filled = [np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) for a in rows]
     return Rows(*filled)
 

@@ -13,12 +13,12 @@ from sklearn.utils.validation import assert_all_finite, check_is_fitted
 
 from pullback.core.errors import InputError
 from pullback.grouped.basis import Rows
-from pullback.sklearn.base import AdaptedEstimator, GroupedEstimator
-from pullback.sklearn.inputs import Columns, read_columns
+from pullback.sklearn.base import AdaptedEstimator, PooledEstimator
+from pullback.sklearn.inputs import Columns
 from pullback.sklearn.reading import in_units_of_the_table, report
 
 
-class MetaClassifier(ClassifierMixin, GroupedEstimator):
+class MetaClassifier(ClassifierMixin, PooledEstimator):
     """Classification of rows that come in groups: patients, machines, shops, schools.
 
     As :class:`MetaRegressor`, for a target of yes and no or of a few classes. Each group has a
@@ -74,17 +74,14 @@ class MetaClassifier(ClassifierMixin, GroupedEstimator):
             ValueError: for arrays that scikit-learn refuses.
         """
         self._check_settings()
-        columns = read_columns(self, X, reset=True)
-        labels = self._read_y(y, columns)
-        rows = self._learn_columns(columns, np.arange(len(labels)), groups, sample_weight)
-        labels = labels[rows.y]
-        self.classes_ = np.unique(labels)
+        given = self._rows_to_fit(X, y, groups, sample_weight)
+        self.classes_ = np.unique(given.y)
         if len(self.classes_) < 2:
             raise InputError(
                 f"y has one class, {str(self.classes_[0])!r}", allowed="two classes or more"
             )
         self._pools = []
-        targets = self._against_others(rows._replace(y=labels))
+        targets = self._against_others(self._learn_columns(given))
         for one, binary in zip(self._modelled(), targets, strict=True):
             what = "" if len(self.classes_) == 2 else f"class {one}: "
             self._pools.append(self._fit_pool(binary, binary=True, what=what))
@@ -96,7 +93,7 @@ class MetaClassifier(ClassifierMixin, GroupedEstimator):
 
     def _derive(self) -> None:
         """Set the attributes that follow from the others."""
-        self._known = {name: place for place, name in enumerate(self.groups_)}
+        self._number_groups()
         self._readings = [
             in_units_of_the_table(pool.models[0], pool.heads[0], self._encoder, 0.0, 1.0)
             for pool in self._pools
@@ -144,7 +141,7 @@ class MetaClassifier(ClassifierMixin, GroupedEstimator):
                 class that was not there in fit.
             ValueError: for arrays that scikit-learn refuses.
         """
-        rows = self._rows_to_adapt_to(X, y, sample_weight)
+        rows = self._to_rows(self._rows_to_adapt_to(X, y, sample_weight))
         known = set(self.classes_.tolist())
         unseen = set(rows.y.tolist()) - known
         if unseen:
@@ -207,7 +204,8 @@ class MetaClassifier(ClassifierMixin, GroupedEstimator):
         return found[0] if len(found) == 1 else dict(zip(self.classes_, found, strict=True))
 
     def _probabilities(self, X: Any, groups: Any, heads: Any) -> Float[np.ndarray, "rows classes"]:
-        inputs, group = self._rows_to_predict(X, groups, heads)
+        columns, group = self._rows_to_predict(X, groups, heads)
+        inputs = self._inputs(columns, stacklevel=3)
         each = [
             pool.predict(inputs, group, None if heads is None else heads[number])[0]
             for number, pool in enumerate(self._pools)

@@ -33,7 +33,7 @@ class Reading(NamedTuple):
 
     def effects_of(self, groups: Sequence[Hashable]) -> Any:
         """The effects as a table: a data frame where pandas is there, else a dictionary."""
-        return _table(self.effects, list(groups), self.names)
+        return as_table(self.effects, list(groups), self.names)
 
 
 def in_units_of_the_table(
@@ -78,11 +78,21 @@ def in_units_of_the_table(
         spread = unit * raw[: 1 + v, : 1 + v] @ np.tril(model.params["spread"])
     else:
         spread = np.zeros((1 + v, 0))
-    prior = _table(spread @ spread.T, within, within)
+    prior = as_table(spread @ spread.T, within, within)
     return Reading(population, prior, unit * model.noise, within, heads.mean[:-1] @ spread.T)
 
 
-def _table(values: np.ndarray, rows: list[Any], columns: list[str]) -> Any:
+def as_table(values: np.ndarray, rows: list[Any], columns: list[str]) -> Any:
+    """Numbers with names for rows and columns.
+
+    Args:
+        values: the numbers.
+        rows: names of the rows.
+        columns: names of the columns.
+
+    Returns:
+        A data frame where pandas is there, else a dictionary.
+    """
     try:
         import pandas as pd
     except ModuleNotFoundError:

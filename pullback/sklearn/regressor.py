@@ -5,19 +5,15 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
-from sklearn.base import RegressorMixin
-from sklearn.metrics import r2_score
 from sklearn.utils.validation import check_is_fitted
 
 from pullback.grouped.basis import Rows
 from pullback.sklearn import groups as naming
-from pullback.sklearn.base import AdaptedEstimator, GroupedEstimator
-from pullback.sklearn.inputs import Columns, interval, read_columns, read_target
+from pullback.sklearn.base import AdaptedRegressor, GroupedRegressor, PooledEstimator
 from pullback.sklearn.reading import in_units_of_the_table, report
 
 
-class MetaRegressor(RegressorMixin, GroupedEstimator):
+class MetaRegressor(GroupedRegressor, PooledEstimator):
     """Regression on rows that come in groups: patients, machines, shops, schools.
 
     Each group has a model of its own, drawn toward the population's by a prior that is learned
@@ -69,9 +65,7 @@ class MetaRegressor(RegressorMixin, GroupedEstimator):
             ValueError: for arrays that scikit-learn refuses.
         """
         self._check_settings()
-        columns = read_columns(self, X, reset=True)
-        target = self._read_y(y, columns)
-        rows = self._learn_columns(columns, target, groups, sample_weight)
+        rows = self._learn_columns(self._rows_to_fit(X, y, groups, sample_weight))
         share = rows.weight / rows.weight.sum()
         self._centre = float(share @ rows.y)
         deviation = float(np.sqrt(share @ (rows.y - self._centre) ** 2))
@@ -85,49 +79,13 @@ class MetaRegressor(RegressorMixin, GroupedEstimator):
 
     def _derive(self) -> None:
         """Set the attributes that follow from the others."""
-        self._known = {name: place for place, name in enumerate(self.groups_)}
+        self._number_groups()
         reading = in_units_of_the_table(
             self._pool.models[0], self._pool.heads[0], self._encoder, self._centre, self._unit
         )
         self._population = reading.population
         self.prior_, self.noise_ = reading.prior, reading.noise
         self.group_effects_ = reading.effects_of(self.groups_)
-
-    def predict(self, X: Any, groups: Any = None, return_std: bool = False) -> Any:
-        """The expected target of each row.
-
-        Args:
-            X: as in :meth:`fit`.
-            groups: the name of each row's group. One that was not there in fit, or None for
-                all, has the population's model; ``known_groups`` tells which are.
-            return_std: also return the standard deviation of the target.
-
-        Returns:
-            One number for each row, or two arrays of them.
-
-        Raises:
-            InputError: for columns that cannot be used.
-            ValueError: for arrays that scikit-learn refuses, and before fit.
-        """
-        return self._predict(X, groups, None, return_std)
-
-    def predict_interval(
-        self, X: Any, groups: Any = None, coverage: float = 0.9
-    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-        """The bounds that the target of each row lies between.
-
-        Args:
-            X: as in :meth:`fit`.
-            groups: as in :meth:`predict`.
-            coverage: how often it should.
-
-        Returns:
-            The lower and the upper bound.
-
-        Raises:
-            InputError: if the coverage is no share; else as :meth:`predict`.
-        """
-        return interval(coverage, *self.predict(X, groups, return_std=True))
 
     def adapt(self, X: Any, y: Any, sample_weight: Any = None) -> "AdaptedRegressor":
         """The model of one new group, from a handful of its rows and without another fit.
@@ -144,7 +102,7 @@ class MetaRegressor(RegressorMixin, GroupedEstimator):
             InputError: if fit was given no groups, or for columns that cannot be used.
             ValueError: for arrays that scikit-learn refuses.
         """
-        rows = self._scaled(self._rows_to_adapt_to(X, y, sample_weight))
+        rows = self._scaled(self._to_rows(self._rows_to_adapt_to(X, y, sample_weight)))
         return AdaptedRegressor(self, self._pool.adapt(rows, 1))
 
     def with_groups(
@@ -166,27 +124,13 @@ class MetaRegressor(RegressorMixin, GroupedEstimator):
             InputError: if fit was given no groups, or for columns that cannot be used.
             ValueError: for arrays that scikit-learn refuses.
         """
-        rows = self._scaled(self._rows_to_adapt_to(X, y, sample_weight))
+        rows = self._scaled(self._to_rows(self._rows_to_adapt_to(X, y, sample_weight)))
         other = copy.copy(self)
         other.groups_, group = naming.number(naming.read(groups, rows.y))
         heads = self._pool.adapt(rows._replace(group=group), len(other.groups_) + 1)
         other._pool = replace(self._pool, heads=heads)
         other._derive()
         return other
-
-    def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
-        """R² of the predictions.
-
-        Args:
-            X: as in :meth:`predict`.
-            y: the targets.
-            sample_weight: what each row counts for.
-            groups: as in :meth:`predict`.
-
-        Returns:
-            1 for perfect predictions, 0 for the mean's.
-        """
-        return float(r2_score(y, self.predict(X, groups), sample_weight=sample_weight))
 
     def summary(self) -> str:
         """What was learned, as text: the population's coefficients, the prior and the noise."""
@@ -195,33 +139,12 @@ class MetaRegressor(RegressorMixin, GroupedEstimator):
             self._population, self.prior_, self.noise_, self._rows, len(self.groups_), self.weights_
         )
 
-    def _read_y(self, y: Any, columns: Columns) -> Float[np.ndarray, " rows"]:
-        return read_target(y, columns, "MetaRegressor")
-
     def _scaled(self, rows: Rows) -> Rows:
         return rows._replace(y=(rows.y - self._centre) / self._unit)
 
     def _predict(self, X: Any, groups: Any, heads: Any, return_std: bool) -> Any:
-        inputs, group = self._rows_to_predict(X, groups, heads)
+        columns, group = self._rows_to_predict(X, groups, heads)
+        inputs = self._inputs(columns, stacklevel=3)
         mean, variance = self._pool.predict(inputs, group, heads)
         mean = self._centre + self._unit * mean
         return (mean, self._unit * np.sqrt(variance)) if return_std else mean
-
-
-class AdaptedRegressor(RegressorMixin, AdaptedEstimator):
-    """The model of one group, as :meth:`MetaRegressor.adapt` returns it.
-
-    Args:
-        population: the estimator that it was adapted from.
-        heads: the group's own, for each of its models.
-    """
-
-    def predict(self, X: Any, return_std: bool = False) -> Any:
-        """The expected target of each row of the group; see :meth:`MetaRegressor.predict`."""
-        return self.population._predict(X, None, self.heads, return_std)
-
-    def predict_interval(
-        self, X: Any, coverage: float = 0.9
-    ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-        """Bounds of the targets; see :meth:`MetaRegressor.predict_interval`."""
-        return interval(coverage, *self.predict(X, return_std=True))
