@@ -92,10 +92,10 @@ def test_predictions_of_a_line_are_those_of_the_joint_gaussian():
     covariance = np.linalg.inv(f.T @ np.linalg.solve(v, f) + PULLED * np.eye(4))
     params = PARAMS | {"coefficients": covariance @ f.T @ np.linalg.solve(v, rows.y)}
     model = Fitted(LINE, params, covariance, UNIT, np.array(0.7))
-    heads, _ = model.adapt(rows, DESIGN)
-    new = table(1, (1, 1, 1, 1, 1)).rows
     design = np.concatenate([DESIGN, DESIGN[:1]])
-    mean, variance = model.predict(new.inputs, design[new.group], heads.with_unknown(), new.group)
+    heads, _ = model.adapt(rows, design)
+    new = table(1, (1, 1, 1, 1, 1)).rows
+    mean, variance = model.predict(new.inputs, design[new.group], heads, new.group)
     joined = Rows(*[np.concatenate(pair) for pair in zip(rows, new, strict=True)])
     g, whole = dense(joined, design)
     whole = whole + (g / PULLED) @ g.T + NOISE * np.eye(len(g))
