@@ -19,7 +19,7 @@ def fit(
         str,
         typer.Option(
             "--target",
-            help="Column to predict: a number.",
+            help="Column to predict: a number, or a class with --classify.",
             rich_help_panel=_COLUMNS,
             show_default=False,
         ),
@@ -69,6 +69,14 @@ def fit(
             show_default="as in the file",
         ),
     ] = None,
+    classify: Annotated[
+        bool,
+        typer.Option(
+            "--classify",
+            help="The target is a class, such as yes and no.",
+            rich_help_panel=_FIT,
+        ),
+    ] = False,
     method: Annotated[
         str,
         typer.Option(
@@ -126,6 +134,7 @@ def fit(
     settings = Settings(
         target=target,
         group=group,
+        classify=classify,
         method=method,
         order=order,
         missing=missing,

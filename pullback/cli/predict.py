@@ -32,13 +32,14 @@ def predict(
         ),
     ] = None,
     coverage: Annotated[
-        float,
+        float | None,
         typer.Option(
             "--coverage",
             help="How often an interval holds the target.",
             rich_help_panel=_PREDICTION,
+            show_default="0.9",
         ),
-    ] = 0.9,
+    ] = None,
     missing: Annotated[
         str,
         typer.Option(
@@ -98,11 +99,11 @@ def predict(
     )
     for text in found.said:
         reporter.warn(text)
-    record = {"run": str(run), "table": str(table), "coverage": coverage, "said": found.said}
+    record = {"run": str(run), "table": str(table), "coverage": found.coverage, "said": found.said}
     if out is not None:
         write_text(out, found.as_csv())
-        record |= {"out": str(out), "rows": len(found.mean)}
-        reporter.result(record, f"{len(found.mean)} predictions are in {out}.")
+        record |= {"out": str(out), "rows": len(found.known)}
+        reporter.result(record, f"{len(found.known)} predictions are in {out}.")
     elif json:
         reporter.result(record | {"predictions": found.rows()})
     else:

@@ -1,21 +1,24 @@
 """A fitted table as a folder, and predictions from it."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 
 from pullback.core.errors import InputError, unknown_name
+from pullback.grouped.held_back import COVERAGE
 from pullback.runs.fields import read
 from pullback.runs.fitting import (
     POLICIES,
     Fitted,
     Settings,
+    answers,
+    class_in_picture,
     collected,
     frame_of,
     targets,
@@ -39,8 +42,10 @@ LABELS = {
     "learned": "learned features",
     "auto": "auto",
 }
-PREDICTIONS = ("group", "prediction", "std", "lower", "upper", "known")
-"""The columns of predictions; the first is not there where the table has no groups."""
+CLASS_LABELS = LABELS | {
+    "pooled": "pooled logistic regression",
+    "linear": "logistic mixed model",
+}
 
 
 @dataclass(frozen=True)
@@ -87,12 +92,16 @@ class FittedRun:
 
 
 def _settings(stored: Mapping[str, Any]) -> Settings:
+    # Fits before there were classes do not say that they have none.
+    stored = {"classify": False, **stored}
     need(stored, ("format", *asdict(Settings("", ""))))
     if stored["format"] != FORMAT:
         raise InputError(f"it is of format {stored['format']!r}", allowed=f"format {FORMAT}")
     for name in ("target", "group", "method", "separator", "point"):
         read(TEXT, name, stored[name])
     read(NAME, "order", stored["order"])
+    if not isinstance(stored["classify"], bool):
+        raise InputError("classify is no truth value")
     for name in ("columns", "kinds"):
         if not isinstance(stored[name], list):
             raise InputError(f"{name} is no list")
@@ -125,8 +134,10 @@ def save(fitted: Fitted, folder: Path | str) -> list[str]:
         saving.save(fitted.model, folder)
     files = [saving.MODEL, saving.ARRAYS, SETTINGS, REPORT, REPORT_TEXT, VERSIONS]
     if fitted.curves:
-        axes = (report["axis"], settings.target)
-        draw_groups(fitted.curves, folder / PICTURE, _title(fitted), axes)
+        vertical = settings.target
+        if settings.classify:
+            vertical = f"probability of {class_in_picture(report['classes'])}"
+        draw_groups(fitted.curves, folder / PICTURE, _title(fitted), (report["axis"], vertical))
         files.append(PICTURE)
     write_json(folder / VERSIONS, versions("scikit-learn", "pandas", "pyarrow"))
     write_json(folder / REPORT, as_record(fitted))
@@ -139,7 +150,8 @@ def save(fitted: Fitted, folder: Path | str) -> list[str]:
 def _title(fitted: Fitted) -> str:
     seen = fitted.curves[0].seen
     kind = "held back from the fit" if fitted.report["held_back"] else "that were fitted to"
-    return f"Groups {kind}: before and after their first {seen} rows are seen, intervals of 90 %"
+    intervals = "" if fitted.settings.classify else ", intervals of 90 %"
+    return f"Groups {kind}: before and after their first {seen} rows are seen{intervals}"
 
 
 def as_record(fitted: Fitted) -> dict[str, Any]:
@@ -157,6 +169,8 @@ def facts(fitted: Fitted) -> list[str]:
         f"{report['rows']} rows in {report['groups']} groups ({settings.group}); "
         f"{settings.target} is predicted from {columns}."
     ]
+    if settings.classify:
+        lines.append(f"{settings.target} is one of {', '.join(report['classes'])}.")
     if report["left_out"]:
         counts = ", ".join(f"{name} {count}" for name, count in report["missing"].items())
         lines.append(f"Left out: {report['left_out']} rows that miss a value ({counts}).")
@@ -193,15 +207,23 @@ def score_rows(fitted: Fitted) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The scores of held-back groups as the headings and the rows of a table."""
     found = fitted.report["held_back"]
     shots = sorted({k for scores in found.values() for k in scores}, key=int)
-    deviation = fitted.report["deviation"]
-    measures = {
-        f"error, in {fitted.settings.target}": lambda s: number(s["error"]),
-        "error, in its std. dev.": lambda s: f"{s['error'] / deviation:.3f}",
-        "coverage of 90 %": lambda s: percent(s["coverage"]),
-        "width of the interval": lambda s: number(s["width"]),
+    classify = fitted.settings.classify
+    labels = CLASS_LABELS if classify else LABELS
+    measures: dict[str, Callable[[Any], str]] = {
+        "log loss": lambda s: f"{s['log_loss']:.3f}",
+        "accuracy": lambda s: percent(s["accuracy"]),
+        "calibration error": lambda s: percent(s["calibration_error"]),
     }
+    if not classify:
+        deviation = fitted.report["deviation"]
+        measures = {
+            f"error, in {fitted.settings.target}": lambda s: number(s["error"]),
+            "error, in its std. dev.": lambda s: f"{s['error'] / deviation:.3f}",
+            "coverage of 90 %": lambda s: percent(s["coverage"]),
+            "width of the interval": lambda s: number(s["width"]),
+        }
     rows = [
-        (LABELS[method] if not i else "", name, *(show(scores[k]) for k in shots))
+        (labels[method] if not i else "", name, *(show(scores[k]) for k in shots))
         for method, scores in found.items()
         for i, (name, show) in enumerate(measures.items())
     ]
@@ -233,33 +255,26 @@ class Predictions(NamedTuple):
 
     Args:
         groups: their names; None where the table has none.
-        mean: NaN for a row that misses a value.
-        deviation: of the target.
-        lower: bound of the interval.
-        upper: the other.
+        columns: by name the prediction, its standard deviation and the bounds of its interval, or
+            the class and each class's probability; None for a row that misses a value.
+        coverage: how often the intervals hold the target; None for classes.
         known: ``"yes"`` for groups of the fit, ``"adapted"``, or ``"no"``; empty without a
             prediction.
         said: what was left out or looks odd, a sentence each.
     """
 
     groups: list[str | None] | None
-    mean: Float[np.ndarray, " rows"]
-    deviation: Float[np.ndarray, " rows"]
-    lower: Float[np.ndarray, " rows"]
-    upper: Float[np.ndarray, " rows"]
+    columns: dict[str, list[Any]]
+    coverage: float | None
     known: np.ndarray
     said: list[str]
 
     def rows(self) -> list[dict[str, Any]]:
         """A dictionary for each."""
-        numbers = (self.mean, self.deviation, self.lower, self.upper)
-        columns = [[None if x != x else x for x in each.tolist()] for each in numbers]
-        names = PREDICTIONS[1:]
-        if self.groups is not None:
-            names, columns = PREDICTIONS, [self.groups, *columns]
+        columns = {} if self.groups is None else {"group": self.groups}
+        columns |= self.columns | {"known": self.known.tolist()}
         return [
-            dict(zip(names, line, strict=True))
-            for line in zip(*columns, self.known.tolist(), strict=True)
+            dict(zip(columns, line, strict=True)) for line in zip(*columns.values(), strict=True)
         ]
 
     def as_csv(self) -> str:
@@ -277,7 +292,7 @@ def predict(
     table: Table,
     adapt: Table | None = None,
     *,
-    coverage: float = 0.9,
+    coverage: float | None = None,
     missing: str = "error",
 ) -> Predictions:
     """Predict the rows of a table.
@@ -289,7 +304,7 @@ def predict(
         run: the fit.
         table: with the columns of the fit; that of groups need not be there.
         adapt: rows with targets, to adapt groups to.
-        coverage: how often the intervals hold the target.
+        coverage: how often the intervals hold the target, 0.9 if not given; classes have none.
         missing: ``"drop"`` for no prediction where values are missing, in place of an error.
 
     Returns:
@@ -301,15 +316,22 @@ def predict(
     if missing not in POLICIES:
         raise unknown_name("policy of missing values", missing, POLICIES)
     settings, model = run.settings, run.model
-    interval(coverage, np.zeros(1), np.ones(1))
+    if settings.classify and coverage is not None:
+        raise InputError(
+            f"--coverage was given, and {settings.target!r} is a class, which has no interval"
+        )
+    if coverage is None and not settings.classify:
+        coverage = COVERAGE
+    if coverage is not None:
+        interval(coverage, np.zeros(1), np.ones(1))
     said = _check_columns(table, settings, settings.columns)
     table, whole = _usable(table, settings, missing, said)
     names = _names(table, settings)
     known = np.full(len(whole), "", object)
-    mean, deviation = np.full((2, len(whole)), np.nan)
+    found = np.full((len(whole), len(model.classes_) if settings.classify else 2), np.nan)
     with collected() as warned:
         frame = frame_of(table, settings.columns, settings.kinds)
-        mean[whole], deviation[whole] = model.predict(frame, names, return_std=True)
+        found[whole] = answers(model, frame, names)
         of = np.full(table.rows, "", object) if names is None else names
         marks = np.full(table.rows, "no", object)
         marks[np.isin(of, model.groups_) & (names is not None)] = "yes"
@@ -317,8 +339,7 @@ def predict(
             other = _adapted(run, adapt, names, missing, said)
             own = np.isin(of, other.groups_)
             if own.any():
-                found = other.predict(frame[own], of[own], return_std=True)
-                mean[np.flatnonzero(whole)[own]], deviation[np.flatnonzero(whole)[own]] = found
+                found[np.flatnonzero(whole)[own]] = answers(other, frame[own], of[own])
             marks[own] = "adapted"
             _say_of_groups(model, other, of, said)
     known[whole] = marks
@@ -333,7 +354,18 @@ def predict(
         groups = np.full(len(whole), None, object)
         groups[whole] = names
         groups = groups.tolist()
-    return Predictions(groups, mean, deviation, *interval(coverage, mean, deviation), known, said)
+    if coverage is None:
+        columns = {"prediction": model.classes_[found.argmax(1)]}
+        columns |= {f"p({one})": found[:, c] for c, one in enumerate(model.classes_)}
+    else:
+        mean, deviation = found.T
+        lower, upper = interval(coverage, mean, deviation)
+        columns = {"prediction": mean, "std": deviation, "lower": lower, "upper": upper}
+    shown = {
+        name: [value if there else None for value, there in zip(each.tolist(), whole, strict=True)]
+        for name, each in columns.items()
+    }
+    return Predictions(groups, shown, coverage, known, said)
 
 
 def _check_columns(table: Table, settings: Settings, needed: Sequence[str]) -> list[str]:
@@ -405,7 +437,7 @@ def _adapted(
             remedy="Say in that column of both whose rows they are, or in neither",
         )
     frame = frame_of(rows, settings.columns, settings.kinds)
-    return run.model.with_groups(frame, targets(rows, settings.target), of)
+    return run.model.with_groups(frame, targets(rows, settings), of)
 
 
 def _say_of_groups(model: Any, other: Any, of: np.ndarray, said: list[str]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 from pullback.core.errors import InputError, check_seed, unknown_name
 from pullback.grouped import held_back
@@ -16,7 +16,7 @@ from pullback.runs.tables import Table, as_names, interpret, kind_of, needs
 try:
     import pandas as pd
 
-    from pullback.sklearn import MetaRegressor
+    from pullback.sklearn import MetaClassifier, MetaRegressor
     from pullback.sklearn.base import METHODS
     from pullback.sklearn.groups import number
     from pullback.sklearn.inputs import FEWEST_GROUPS
@@ -25,6 +25,8 @@ except ModuleNotFoundError as error:
 
 MOST_ROWS = 5_000
 """Held-back groups are scored on a sample of so many rows."""
+
+MOST_CLASSES = 20
 
 POLICIES = ("error", "drop")
 DRAWN, SHOWN = 6, 3
@@ -40,6 +42,7 @@ class Settings:
         group: the column of groups' names.
         columns: those that it is predicted from, in this order.
         kinds: what each of them was taken for.
+        classify: whether the target is a class.
         method: of the estimator.
         order: the column by which a group's rows are sorted; None for the order of the file.
         missing: what becomes of rows with missing values.
@@ -52,6 +55,7 @@ class Settings:
     group: str
     columns: tuple[str, ...] = ()
     kinds: tuple[str, ...] = ()
+    classify: bool = False
     method: str = "auto"
     order: str | None = None
     missing: str = "error"
@@ -65,13 +69,13 @@ class Rows(NamedTuple):
 
     Args:
         frame: the columns.
-        y: the targets.
+        y: the targets: numbers, or names of classes.
         names: of the groups.
         along: the column that they are ordered by, as numbers or times; None without one.
     """
 
     frame: Any
-    y: Float[np.ndarray, " rows"]
+    y: Shaped[np.ndarray, " rows"]
     names: np.ndarray
     along: np.ndarray | None = None
 
@@ -98,9 +102,10 @@ class Curve(NamedTuple):
     Args:
         name: of the group.
         x: where its rows lie.
-        y: their targets.
+        y: their targets; 1 for the class in the picture, 0 for others.
         seen: how many of them it is adapted to, the first ones.
-        before: the population's mean and standard deviation at each row.
+        before: the population's mean and standard deviation at each row; the probability of the
+            class, and 0.
         after: the group's own.
     """
 
@@ -183,18 +188,22 @@ def without_missing(
     return table.take(kept), counts
 
 
-def targets(table: Table, name: str) -> Float[np.ndarray, " rows"]:
-    """The column of targets as numbers.
+def targets(table: Table, settings: Settings) -> Shaped[np.ndarray, " rows"]:
+    """The column of targets: numbers, or classes as texts that stand as they are.
 
     Raises:
         InputError: if it holds anything else.
     """
+    name = settings.target
+    if settings.classify:
+        return as_names(table.columns[name]).astype(str)
     y = interpret(table, name)
     if kind_of(y) != "number":
         words = "times" if kind_of(y) == "time" else "texts"
         raise InputError(
             f"The target {name!r} holds {words}, such as {str(y[0])!r:.60}",
             allowed="one number in each row",
+            remedy="" if words == "times" else "If these are classes, add --classify",
         )
     infinite = int(np.isinf(y).sum())
     if infinite:
@@ -255,11 +264,18 @@ def prepare(
         order = np.argsort(along, kind="stable")
         order = order[np.argsort(number(names)[1][order], kind="stable")]
         table, names, along = table.take(order), names[order], along[order]
-    y = targets(table, settings.target)
+    y = targets(table, settings)
     if (y == y[0]).all():
         raise InputError(
-            f"The target {settings.target!r} is {y[0]:g} in each of {len(y)} rows",
+            f"The target {settings.target!r} is {y[0]} in each of {len(y)} rows",
             allowed="a column that differs between rows",
+        )
+    classes = len(np.unique(y)) if settings.classify else 0
+    if classes > MOST_CLASSES:
+        raise InputError(
+            f"The target {settings.target!r} has {classes} classes",
+            allowed=f"at most {MOST_CLASSES}, each of which is modelled by itself",
+            remedy="Leave out --classify to predict a number",
         )
     asked = ["category" if name in categories else None for name in settings.columns]
     frame = frame_of(table, settings.columns, asked)
@@ -303,31 +319,47 @@ def fit_table(
     rows, settings, report = prepare(table, settings, categories)
     methods = dict.fromkeys(["pooled", "linear", settings.method])
     group = number(rows.names)[1]
+    report["axis"], along = _axis(rows, settings, group)
+    rows = rows._replace(along=along)
+    classes = np.unique(rows.y) if settings.classify else None
     why_not = _why_not(report["groups"], score)
+    part = own = fold = None
+    if not why_not:
+        scored = held_back.sample(
+            group, report["groups"], MOST_ROWS, np.random.default_rng(settings.seed)
+        )
+        part = _take(rows, scored)
+        own = number(part.names)[1]
+        fold = held_back.deal(int(own.max()) + 1, settings.seed)
+        if classes is not None:
+            why_not = _one_class(part.y, fold[own])
     total = 1 + (0 if why_not else held_back.FOLDS * len(methods))
     done = iter(range(1, total + 1))
     with collected() as said:
         progress(0, total)
-        model = _estimator(settings.method, settings.seed).fit(rows.frame, rows.y, rows.names)
+        model = _estimator(settings, settings.method).fit(rows.frame, rows.y, rows.names)
         progress(next(done), total)
-    report |= {"warnings": said, "weights": model.weights_.tolist(), "summary": model.summary()}
-    report |= {"deviation": float(rows.y.std()), "not_held_back": why_not}
-    axis, along = _axis(rows, settings, group)
-    report["axis"] = axis
-    rows = rows._replace(along=along)
-    if why_not:
+    weights = model.weights_
+    several = isinstance(weights, dict)
+    report |= {
+        "warnings": said,
+        "weights": {str(one): each.tolist() for one, each in weights.items()}
+        if several
+        else weights.tolist(),
+        "summary": model.summary(),
+        "not_held_back": why_not,
+    }
+    if classes is None:
+        report["deviation"] = float(rows.y.std())
+    else:
+        report["classes"] = classes.tolist()
+    if why_not or part is None or own is None or fold is None:
         chosen = _groups_to_draw(group)
-        curves = _curves(_predicting(model, rows), rows, group, chosen)
+        curves = _curves(_predicting(model, rows, classes), rows, group, chosen, classes)
         return Fitted(model, settings, report | {"held_back": {}}, curves)
-    scored = held_back.sample(
-        group, report["groups"], MOST_ROWS, np.random.default_rng(settings.seed)
-    )
-    part = _take(rows, scored)
-    own = number(part.names)[1]
-    count = int(own.max()) + 1
-    report["scored"] = {"rows": len(part.y), "groups": count}
+    report["scored"] = {"rows": len(part.y), "groups": len(fold)}
     chosen = _groups_to_draw(own)
-    fold, place = held_back.deal(count, settings.seed), held_back.place_in_group(own)
+    place = held_back.place_in_group(own)
     curves: list[Curve] = []
     scores = {}
     for method in methods:
@@ -337,22 +369,38 @@ def fit_table(
                 warnings.simplefilter("ignore")
                 known = _take(part, train)
                 names = None if method == "pooled" else known.names
-                found = _estimator(method, settings.seed).fit(known.frame, known.y, names)
-            predict = _predicting(found, part)
+                found = _estimator(settings, method).fit(known.frame, known.y, names)
+            predict = _predicting(found, part, classes)
             if method == settings.method:
                 here = [one for one in chosen if not train[own == one].any()]
-                curves.extend(_curves(predict, part, own, here))
+                curves.extend(_curves(predict, part, own, here, classes))
             progress(next(done), total)
             return predict
 
-        found = held_back.score(fit, held_back.regression, part.y, own, place, fold)
+        measure, y = held_back.regression, part.y
+        if classes is not None:
+            measure, y = held_back.classification, np.searchsorted(classes, y)
+        found = held_back.score(fit, measure, y, own, place, fold)
         scores[method] = {str(k): each for k, each in found.items()}
     curves.sort(key=lambda curve: len(curve.y))
     return Fitted(model, settings, report | {"held_back": scores}, curves)
 
 
-def _estimator(method: str, seed: int) -> Any:
-    return MetaRegressor("linear" if method == "pooled" else method, random_state=seed)
+def answers(model: Any, frame: Any, names: Any = None) -> Float[np.ndarray, "rows columns"]:
+    """What an estimator says of each row: a mean and a deviation, or each class's probability."""
+    if isinstance(model, MetaClassifier):
+        return model.predict_proba(frame, names)
+    return np.stack(model.predict(frame, names, return_std=True), 1)
+
+
+def class_in_picture(classes: Any) -> str:
+    """The class whose probability is drawn: the last, which of no and yes is yes."""
+    return str(classes[-1])
+
+
+def _estimator(settings: Settings, method: str) -> Any:
+    kind = MetaClassifier if settings.classify else MetaRegressor
+    return kind("linear" if method == "pooled" else method, random_state=settings.seed)
 
 
 def _why_not(groups: int, score: bool) -> str | None:
@@ -363,23 +411,40 @@ def _why_not(groups: int, score: bool) -> str | None:
     return None
 
 
+def _one_class(y: np.ndarray, fold: np.ndarray) -> str | None:
+    """Why classes cannot be held back, if a fold leaves one of them alone."""
+    for one in np.unique(fold):
+        left = np.unique(y[fold != one])
+        if len(left) == 1:
+            return f"without the groups of one fold all rows are of the class {str(left[0])!r}"
+    return None
+
+
 def _take(rows: Rows, chosen: np.ndarray) -> Rows:
     along = None if rows.along is None else rows.along[chosen]
     return Rows(rows.frame[chosen], rows.y[chosen], rows.names[chosen], along)
 
 
-def _predicting(model: Any, rows: Rows) -> held_back.Predict:
-    """A fitted estimator as the protocol of held-back groups has it."""
+def _predicting(model: Any, rows: Rows, classes: np.ndarray | None) -> held_back.Predict:
+    """A fitted estimator as the protocol of held-back groups has it; columns are all classes."""
 
     def predict(seen: np.ndarray, asked: np.ndarray) -> np.ndarray:
         names, frame = rows.names[asked], rows.frame.iloc[asked]
+        if classes is not None:
+            # A class of the held-back groups alone says nothing to the estimator.
+            seen = seen[np.isin(rows.y[seen], model.classes_)]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            # A pooled one knows no groups.
+            other = model
             if model.groups_:
                 other = model.with_groups(rows.frame.iloc[seen], rows.y[seen], rows.names[seen])
-                return np.stack(other.predict(frame, names, return_std=True), 1)
-            return np.stack(model.predict(frame, return_std=True), 1)
+            # A pooled one knows no groups.
+            found = answers(other, frame, names if model.groups_ else None)
+        if classes is None:
+            return found
+        whole = np.zeros((len(asked), len(classes)))
+        whole[:, np.searchsorted(classes, model.classes_)] = found
+        return whole
 
     return predict
 
@@ -403,14 +468,23 @@ def _groups_to_draw(group: np.ndarray) -> list[int]:
 
 
 def _curves(
-    predict: held_back.Predict, rows: Rows, group: np.ndarray, chosen: Sequence[int]
+    predict: held_back.Predict,
+    rows: Rows,
+    group: np.ndarray,
+    chosen: Sequence[int],
+    classes: np.ndarray | None,
 ) -> list[Curve]:
     curves = []
+    y = rows.y if classes is None else (rows.y == class_in_picture(classes)).astype(float)
     for one in chosen:
         own = np.flatnonzero(group == one)
         x = np.arange(1, len(own) + 1) if rows.along is None else rows.along[own]
         before, after = predict(own[:0], own), predict(own[:SHOWN], own)
-        curves.append(Curve(str(rows.names[own[0]]), x, rows.y[own], SHOWN, before, after))
+        if classes is not None:
+            before, after = (
+                np.stack([each[:, -1], np.zeros(len(own))], 1) for each in (before, after)
+            )
+        curves.append(Curve(str(rows.names[own[0]]), x, y[own], SHOWN, before, after))
     return curves
 
 

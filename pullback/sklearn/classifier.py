@@ -1,6 +1,8 @@
 """Classification of rows that come in groups."""
 
+import copy
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ from sklearn.utils.validation import assert_all_finite, check_is_fitted
 
 from pullback.core.errors import InputError
 from pullback.grouped.basis import Rows
+from pullback.grouped.pooled import Pool
+from pullback.sklearn import groups as naming
 from pullback.sklearn.base import AdaptedEstimator, PooledEstimator
 from pullback.sklearn.inputs import Columns
 from pullback.sklearn.reading import in_units_of_the_table, report
@@ -142,6 +146,40 @@ class MetaClassifier(ClassifierMixin, PooledEstimator):
             ValueError: for arrays that scikit-learn refuses.
         """
         rows = self._to_rows(self._rows_to_adapt_to(X, y, sample_weight))
+        heads = [pool.adapt(targets, 1) for pool, targets in self._pools_and_targets(rows)]
+        return AdaptedClassifier(self, heads)
+
+    def with_groups(
+        self, X: Any, y: Any, groups: Any, sample_weight: Any = None
+    ) -> "MetaClassifier":
+        """The same model with other groups, each of them adapted to from its own rows.
+
+        Args:
+            X: as in :meth:`fit`; it may have no rows.
+            y: the class of each row; not every class need be there.
+            groups: the name of each row's group.
+            sample_weight: what each row counts for.
+
+        Returns:
+            A fitted estimator that knows these groups in place of those of fit. This one stays
+            as it is.
+
+        Raises:
+            InputError: as :meth:`adapt`.
+            ValueError: for arrays that scikit-learn refuses.
+        """
+        rows = self._to_rows(self._rows_to_adapt_to(X, y, sample_weight))
+        other = copy.copy(self)
+        other.groups_, group = naming.number(naming.read(groups, rows.y))
+        other._pools = [
+            replace(pool, heads=pool.adapt(targets, len(other.groups_) + 1))
+            for pool, targets in self._pools_and_targets(rows._replace(group=group))
+        ]
+        other._derive()
+        return other
+
+    def _pools_and_targets(self, rows: Rows) -> Iterable[tuple[Pool, Rows]]:
+        """Each pool, and the rows of new groups as it reads them."""
         known = set(self.classes_.tolist())
         unseen = set(rows.y.tolist()) - known
         if unseen:
@@ -153,11 +191,7 @@ class MetaClassifier(ClassifierMixin, PooledEstimator):
                 f"y has classes that were not there in fit: {_listed(unseen)}{types}",
                 allowed=_listed(known),
             )
-        heads = [
-            pool.adapt(targets, 1)
-            for pool, targets in zip(self._pools, self._against_others(rows), strict=True)
-        ]
-        return AdaptedClassifier(self, heads)
+        return zip(self._pools, self._against_others(rows), strict=True)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> float:
         """The share of rows whose most probable class is theirs.
