@@ -79,10 +79,8 @@ def test_classes_are_scored_saved_and_predicted_from(tmp_path, kinds):
     known, adapted = fitted.predict(run, table), fitted.predict(run, table, table)
     names = [f"p({one})" for one in sorted(kinds)]
     chances = np.array([known.columns[name] for name in names]).T
-    np.testing.assert_array_equal(
-        chances,
-        fit.model.predict_proba(pd.DataFrame({"price": table_numbers(table)}), known.groups),
-    )
+    frame = pd.DataFrame({"price": table_numbers(table)})
+    np.testing.assert_array_equal(chances, fit.model.predict_proba(frame, known.groups))
     assert known.columns["prediction"] == [sorted(kinds)[c] for c in chances.argmax(1)]
     # The same rows as in the fit give the same model.
     np.testing.assert_allclose([adapted.columns[name] for name in names], chances.T)
