@@ -86,6 +86,25 @@ def fit(
             rich_help_panel=_FIT,
         ),
     ] = "auto",
+    curve: Annotated[
+        str | None,
+        typer.Option(
+            "--curve",
+            help="In place of a method: module:name or file.py:name, a function of a row and its "
+            "parameters, or a CurveRegressor. It is run.",
+            rich_help_panel=_FIT,
+            show_default=False,
+        ),
+    ] = None,
+    parameters: Annotated[
+        str | None,
+        typer.Option(
+            "--parameters",
+            help='Those of that function with their bounds: "ka>0,0<f<1".',
+            rich_help_panel=_FIT,
+            show_default="its arguments, unbounded",
+        ),
+    ] = None,
     missing: Annotated[
         str,
         typer.Option(
@@ -125,17 +144,22 @@ def fit(
     For instance:  pullback fit growth.csv --target height --group child
     """
     from pullback.cli import console
+    from pullback.core.errors import InputError
+    from pullback.runs.curves import find_curve
     from pullback.runs.fitted import as_record, facts, save, score_rows, scores_heading
-    from pullback.runs.fitting import Settings, choose, fit_table
+    from pullback.runs.fitting import CURVE, Settings, choose, fit_table
     from pullback.runs.folder import check_free, default_folder
     from pullback.runs.tables import names_in, read_table
 
     reporter = console.Reporter(quiet, json)
+    if parameters is not None and curve is None:
+        raise InputError("--parameters was given without --curve")
     settings = Settings(
         target=target,
         group=group,
         classify=classify,
-        method=method,
+        method=method if curve is None else CURVE,
+        curve=curve,
         order=order,
         missing=missing,
         separator="," if separator is None else separator,
@@ -146,10 +170,14 @@ def fit(
     check_free(out, "Give another one with --out")
     read = read_table(table, settings.separator, settings.point)
     settings = choose(read, settings, names_in(columns, "--columns"), names_in(drop, "--drop"))
+    own = None
+    if curve is not None:
+        own = find_curve(curve, [each.strip() for each in (parameters or "").split(",") if each])
     with reporter.counting("Fitting", None, "fits") as done:
         fitted = fit_table(
             read,
             settings,
+            curve=own,
             categories=names_in(categories, "--categories"),
             score=score,
             progress=done,

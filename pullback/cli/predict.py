@@ -31,6 +31,15 @@ def predict(
             show_default=False,
         ),
     ] = None,
+    curve: Annotated[
+        str | None,
+        typer.Option(
+            "--curve",
+            help="That of the fit, where it has one; it is run.",
+            rich_help_panel=_PREDICTION,
+            show_default=False,
+        ),
+    ] = None,
     coverage: Annotated[
         float | None,
         typer.Option(
@@ -87,7 +96,12 @@ def predict(
                 f"{str(out)!r} is there already", remedy="Give another --out, or add --overwrite"
             )
         check_writable(out.parent, "Give another file with --out")
-    opened = fitted.FittedRun.open(run)
+    function = None
+    if curve is not None:
+        from pullback.runs.curves import find_curve
+
+        function = find_curve(curve).curve
+    opened = fitted.FittedRun.open(run, function)
     settings = opened.settings
     marks = (separator or settings.separator, decimal or settings.point)
     found = fitted.predict(

@@ -14,6 +14,7 @@ from pullback.core.errors import InputError, unknown_name
 from pullback.grouped.held_back import COVERAGE
 from pullback.runs.fields import read
 from pullback.runs.fitting import (
+    CURVE,
     POLICIES,
     Fitted,
     Settings,
@@ -41,6 +42,7 @@ LABELS = {
     "linear": "linear mixed model",
     "learned": "learned features",
     "auto": "auto",
+    CURVE: "the curve",
 }
 CLASS_LABELS = LABELS | {
     "pooled": "pooled logistic regression",
@@ -63,8 +65,12 @@ class FittedRun:
     settings: Settings
 
     @classmethod
-    def open(cls, folder: Path | str) -> "FittedRun":
+    def open(cls, folder: Path | str, curve: Callable[..., Any] | None = None) -> "FittedRun":
         """Open the folder that :func:`save` wrote.
+
+        Args:
+            folder: the folder.
+            curve: that of a fit with one, which no file holds.
 
         Raises:
             InputError: if it is none, or a file of it is broken.
@@ -82,7 +88,12 @@ class FittedRun:
             settings = _settings(stored)
         except InputError as error:
             raise InputError(f"The file {str(path)!r} is broken: {error}") from None
-        model = saving.load(folder)
+        if settings.curve is not None and curve is None:
+            raise InputError(
+                f"{str(folder)!r} is the fit of a curve, which is code and in no file of it",
+                remedy=f"Give it again: --curve {settings.curve}",
+            )
+        model = saving.load(folder, curve)
         names = getattr(model, "feature_names_in_", ())
         if list(names) != list(settings.columns):
             raise InputError(
@@ -92,14 +103,15 @@ class FittedRun:
 
 
 def _settings(stored: Mapping[str, Any]) -> Settings:
-    # Fits before there were classes do not say that they have none.
-    stored = {"classify": False, **stored}
+    # Fits before there were classes and curves do not say that they have none.
+    stored = {"classify": False, "curve": None, **stored}
     need(stored, ("format", *asdict(Settings("", ""))))
     if stored["format"] != FORMAT:
         raise InputError(f"it is of format {stored['format']!r}", allowed=f"format {FORMAT}")
     for name in ("target", "group", "method", "separator", "point"):
         read(TEXT, name, stored[name])
-    read(NAME, "order", stored["order"])
+    for name in ("order", "curve"):
+        read(NAME, name, stored[name])
     if not isinstance(stored["classify"], bool):
         raise InputError("classify is no truth value")
     for name in ("columns", "kinds"):

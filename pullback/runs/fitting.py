@@ -15,8 +15,9 @@ from pullback.runs.tables import Table, as_names, interpret, kind_of, needs
 
 try:
     import pandas as pd
+    from sklearn.base import clone
 
-    from pullback.sklearn import MetaClassifier, MetaRegressor
+    from pullback.sklearn import CurveRegressor, MetaClassifier, MetaRegressor
     from pullback.sklearn.base import METHODS
     from pullback.sklearn.groups import number
     from pullback.sklearn.inputs import FEWEST_GROUPS
@@ -27,6 +28,9 @@ MOST_ROWS = 5_000
 """Held-back groups are scored on a sample of so many rows."""
 
 MOST_CLASSES = 20
+
+CURVE = "curve"
+"""The method of a curve of the user's own."""
 
 POLICIES = ("error", "drop")
 DRAWN, SHOWN = 6, 3
@@ -44,6 +48,7 @@ class Settings:
         kinds: what each of them was taken for.
         classify: whether the target is a class.
         method: of the estimator.
+        curve: where the user's own curve is; None without one.
         order: the column by which a group's rows are sorted; None for the order of the file.
         missing: what becomes of rows with missing values.
         separator: between columns.
@@ -57,6 +62,7 @@ class Settings:
     kinds: tuple[str, ...] = ()
     classify: bool = False
     method: str = "auto"
+    curve: str | None = None
     order: str | None = None
     missing: str = "error"
     separator: str = ","
@@ -126,8 +132,10 @@ def choose(
         InputError: for unknown columns, and for some that do not go together.
     """
     check_seed(settings.seed)
-    if settings.method not in METHODS:
+    if settings.curve is None and settings.method not in METHODS:
         raise unknown_name("method", settings.method, METHODS)
+    if settings.curve is not None and settings.classify:
+        raise InputError("--classify and --curve were given", allowed="one of them")
     if settings.missing not in POLICIES:
         raise unknown_name("policy of missing values", settings.missing, POLICIES)
     taken = {"--target": settings.target, "--group": settings.group}
@@ -297,6 +305,7 @@ def fit_table(
     table: Table,
     settings: Settings,
     *,
+    curve: CurveRegressor | None = None,
     categories: Sequence[str] = (),
     score: bool = True,
     progress: Callable[[int, int], Any] = lambda done, total: None,
@@ -306,6 +315,7 @@ def fit_table(
     Args:
         table: as it was read.
         settings: with the columns, from :func:`choose`.
+        curve: the estimator of a curve, where the settings have one.
         categories: columns of numbers that name categories.
         score: whether to hold groups back at all.
         progress: is told how many fits are done, and of how many.
@@ -333,19 +343,24 @@ def fit_table(
         fold = held_back.deal(int(own.max()) + 1, settings.seed)
         if classes is not None:
             why_not = _one_class(part.y, fold[own])
+
+    def estimator(method: str) -> Any:
+        return clone(curve) if curve is not None and method == CURVE else _other(settings, method)
+
     total = 1 + (0 if why_not else held_back.FOLDS * len(methods))
     done = iter(range(1, total + 1))
     with collected() as said:
         progress(0, total)
-        model = _estimator(settings, settings.method).fit(rows.frame, rows.y, rows.names)
+        model = estimator(settings.method).fit(rows.frame, rows.y, rows.names)
         progress(next(done), total)
-    weights = model.weights_
-    several = isinstance(weights, dict)
+    weights = getattr(model, "weights_", None)
+    if isinstance(weights, dict):
+        weights = {str(one): each.tolist() for one, each in weights.items()}
+    elif weights is not None:
+        weights = weights.tolist()
     report |= {
         "warnings": said,
-        "weights": {str(one): each.tolist() for one, each in weights.items()}
-        if several
-        else weights.tolist(),
+        "weights": weights,
         "summary": model.summary(),
         "not_held_back": why_not,
     }
@@ -369,7 +384,7 @@ def fit_table(
                 warnings.simplefilter("ignore")
                 known = _take(part, train)
                 names = None if method == "pooled" else known.names
-                found = _estimator(settings, method).fit(known.frame, known.y, names)
+                found = estimator(method).fit(known.frame, known.y, names)
             predict = _predicting(found, part, classes)
             if method == settings.method:
                 here = [one for one in chosen if not train[own == one].any()]
@@ -398,7 +413,7 @@ def class_in_picture(classes: Any) -> str:
     return str(classes[-1])
 
 
-def _estimator(settings: Settings, method: str) -> Any:
+def _other(settings: Settings, method: str) -> Any:
     kind = MetaClassifier if settings.classify else MetaRegressor
     return kind("linear" if method == "pooled" else method, random_state=settings.seed)
 

@@ -1,5 +1,6 @@
 """Regression by a curve of the user's own, whose parameters differ between groups."""
 
+import copy
 import inspect
 import warnings
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -20,6 +21,7 @@ from pullback.grouped.basis import Rows
 from pullback.grouped.curves import NOISES, PULLED, Curve, Parameter, Row
 from pullback.grouped.mixed import Adapted
 from pullback.grouped.table import Column, Encoder
+from pullback.sklearn import groups as naming
 from pullback.sklearn.base import AdaptedRegressor, Given, GroupedRegressor
 from pullback.sklearn.inputs import Columns, warn_about_categories, warn_about_groups
 from pullback.sklearn.reading import as_table
@@ -150,9 +152,9 @@ class CurveRegressor(GroupedRegressor):
         self._fitted = curves.fit(curve, rows, design, start, seed=seed, steps=self.steps)
         # The last group has no rows, and is what is known of one that was not there.
         self._heads, left = self._fitted.adapt(rows, np.append(design, design[:1], 0))
-        self._number_groups()
         self._read_off(design, self._heads)
-        self._warn(left[:-1])
+        self._warn_of_fit()
+        self._warn_of_groups(left[:-1])
         return self
 
     def adapt(self, X: Any, y: Any, sample_weight: Any = None) -> "AdaptedCurve":
@@ -187,6 +189,41 @@ class CurveRegressor(GroupedRegressor):
             )
         phi, _ = self._fitted.phi(design, heads, np.zeros(1, int))
         return AdaptedCurve(self, heads, self._values(phi[0]))
+
+    def with_groups(
+        self, X: Any, y: Any, groups: Any, sample_weight: Any = None
+    ) -> "CurveRegressor":
+        """The same curve with other groups, each of them adapted to from its own rows.
+
+        Args:
+            X: as in :meth:`fit`; it may have no rows.
+            y: the target of each row.
+            groups: the name of each row's group.
+            sample_weight: what each row counts for.
+
+        Returns:
+            A fitted estimator that knows these groups in place of those of fit. This one stays
+            as it is.
+
+        Raises:
+            InputError: as :meth:`adapt`.
+            ValueError: for arrays that scikit-learn refuses.
+        """
+        given = self._rows_to_adapt_to(X, y, sample_weight)
+        other = copy.copy(self)
+        other.groups_, group = naming.number(naming.read(groups, given.y))
+        given = given._replace(group=group)
+        other._check_constant(given)
+        whole, new = self._design(given.columns)
+        warn_about_categories(new, len(given.y), stacklevel=2)
+        _, first = np.unique(group, return_index=True)
+        design = np.append(whole[first], self._average[None], 0)
+        rows = Rows(self._inputs(given.columns), given.y, given.weight, group)
+        other._heads, left = self._fitted.adapt(rows, design)
+        other._warn_of_groups(left[:-1])
+        phi, _ = self._fitted.phi(design, other._heads, np.arange(len(design)))
+        other._name_parameters(phi)
+        return other
 
     def summary(self) -> str:
         """What was learned, as text: the population's parameters, their spread and the noise."""
@@ -323,11 +360,7 @@ class CurveRegressor(GroupedRegressor):
         if not self.groups_:
             self._heads = Adapted(*[part[-1:] for part in self._heads])
         phi, _ = fitted.phi(design, heads, np.arange(len(design)))
-        values = np.array([list(self._values(line).values()) for line in phi])
-        known = len(self.groups_)
-        self.group_parameters_ = as_table(
-            values[:known].reshape(known, len(names)), list(self.groups_), names
-        )
+        self._name_parameters(phi)
         width = len(names)
         units = fitted.unit[[*range(width), *(row for row, _ in self._places)]]
         columns = self._encoder.deviation[[place for _, place in self._places]]
@@ -340,40 +373,53 @@ class CurveRegressor(GroupedRegressor):
             n: (float(m), float(e)) for n, m, e in zip(labels, mean, errors, strict=True)
         }
         self.population_ = self._values(mean[:width])
-        factor = fitted.unit[:, None] * fitted.curve.factor(fitted.params, np)
-        place = np.flatnonzero(fitted.curve.varying)
-        within = [names[p] for p in place]
-        self.prior_ = as_table((factor @ factor.T)[np.ix_(place, place)], within, within)
         self.noise_ = fitted.noise
 
-    def _warn(self, left: Float[np.ndarray, " groups"]) -> None:
-        def warn(message: str) -> None:
-            warnings.warn(message, ConvergenceWarning, stacklevel=4)
+    def _name_parameters(self, phi: Float[np.ndarray, "groups p"]) -> None:
+        known = len(self.groups_)
+        values = [list(self._values(line).values()) for line in phi[:known]]
+        self._group_values = np.array(values).reshape(known, len(self._names))
+        self._derive()
 
+    _DERIVED = ("_known", "group_parameters_", "prior_")
+
+    def _derive(self) -> None:
+        """Set the attributes that follow from the others."""
+        self._number_groups()
+        self.group_parameters_ = as_table(self._group_values, list(self.groups_), self._names)
+        fitted = self._fitted
+        factor = fitted.unit[:, None] * fitted.curve.factor(fitted.params, np)
+        place = np.flatnonzero(fitted.curve.varying)
+        within = [self._names[p] for p in place]
+        self.prior_ = as_table((factor @ factor.T)[np.ix_(place, place)], within, within)
+
+    def _warn_of_fit(self) -> None:
         fitted = self._fitted
         if not fitted.converged:
             ended = "raise steps" if fitted.steps >= self.steps else "noise may be next to none"
-            warn(
+            _warn_at_fit(
                 f"The curve was still changing after {fitted.steps} steps: {ended}, or give "
                 "another start"
-            )
-        far: list[Hashable] = [
-            self.groups_[g] if self.groups_ else "all rows" for g in np.flatnonzero(~(left <= FAR))
-        ]
-        if far:
-            shown = ", ".join(map(repr, far[:5])) + (", ..." if len(far) > 5 else "")
-            warn(
-                f"The search for the parameters of {len(far)} groups did not end ({shown}): look "
-                "at their rows, bound the parameters, or give a start"
             )
         # The prior alone has a deviation of one over the root of PULLED.
         deviations = np.sqrt(np.diag(fitted.covariance) * PULLED)
         for name, deviation in zip(self.coefficients_, deviations, strict=True):
             if deviation > 0.5:
-                warn(
+                _warn_at_fit(
                     f"The rows do not determine the parameter {name!r}: leave it out, or share or "
                     "bound it"
                 )
+
+    def _warn_of_groups(self, left: Float[np.ndarray, " groups"]) -> None:
+        far: list[Hashable] = [
+            self.groups_[g] if self.groups_ else "all rows" for g in np.flatnonzero(~(left <= FAR))
+        ]
+        if far:
+            shown = ", ".join(map(repr, far[:5])) + (", ..." if len(far) > 5 else "")
+            _warn_at_fit(
+                f"The search for the parameters of {len(far)} groups did not end ({shown}): look "
+                "at their rows, bound the parameters, or give a start"
+            )
 
     def _predict(self, X: Any, groups: Any, heads: Any, return_std: bool) -> Any:
         columns, group = self._rows_to_predict(X, groups, heads)
@@ -465,6 +511,10 @@ def _columns_read(
     if jnp.issubdtype(found.dtype, jnp.complexfloating):
         raise InputError("The curve gives complex numbers", allowed="real numbers")
     return read
+
+
+def _warn_at_fit(message: str) -> None:
+    warnings.warn(message, ConvergenceWarning, stacklevel=4)
 
 
 def _column(name: str, column: np.ndarray) -> Column:

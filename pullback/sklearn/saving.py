@@ -1,5 +1,7 @@
 """Fitted estimators in files that hold numbers and texts, and no code.
 
+A curve of the user's own is code: it is left out, and given again to :func:`load`.
+
 ``model.json`` says what the estimator is made of; its larger arrays stand in ``model.npz``. A
 stranger's files can be loaded: only the classes listed here are made, and nothing is unpickled.
 """
@@ -7,10 +9,12 @@ stranger's files can be loaded: only the classes listed here are made, and nothi
 import datetime
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -20,15 +24,22 @@ from sklearn.utils.validation import check_is_fitted
 from pullback.core.errors import InputError
 from pullback.core.files import parse_json, read_file, write_atomically
 from pullback.grouped.basis import Basis
+from pullback.grouped.curves import Curve, Fitted, Parameter
 from pullback.grouped.mixed import Adapted, Mixed
 from pullback.grouped.pooled import Pool
 from pullback.grouped.table import Column, Encoder
 from pullback.grouped.vectors import BaseClasses, Calibration, Head, Map, NewClasses
 from pullback.sklearn.classifier import MetaClassifier
+from pullback.sklearn.curve import CurveRegressor
 from pullback.sklearn.few_shot import FewShotClassifier
 from pullback.sklearn.regressor import MetaRegressor
 
-ESTIMATORS: tuple[type[BaseEstimator], ...] = (FewShotClassifier, MetaClassifier, MetaRegressor)
+ESTIMATORS: tuple[type[BaseEstimator], ...] = (
+    CurveRegressor,
+    FewShotClassifier,
+    MetaClassifier,
+    MetaRegressor,
+)
 """What can be saved. One may name attributes in ``_DERIVED`` that its ``_derive`` makes again."""
 
 PARTS: tuple[type, ...] = (
@@ -37,11 +48,14 @@ PARTS: tuple[type, ...] = (
     Basis,
     Calibration,
     Column,
+    Curve,
     Encoder,
+    Fitted,
     Head,
     Map,
     Mixed,
     NewClasses,
+    Parameter,
     Pool,
 )
 """What they are made of: frozen dataclasses and named tuples."""
@@ -78,17 +92,19 @@ def save(model: BaseEstimator, folder: Path | str) -> None:
     write_atomically(Path(folder) / MODEL, lambda new: new.write_text(text, encoding="utf-8"))
 
 
-def load(folder: Path | str) -> Any:
+def load(folder: Path | str, curve: Callable[..., Any] | None = None) -> Any:
     """Read a fitted estimator that :func:`save` wrote; its predictions are the same to the bit.
 
     Args:
         folder: with ``model.json`` and ``model.npz``.
+        curve: that of a ``CurveRegressor``, which no file holds.
 
     Returns:
         The estimator.
 
     Raises:
-        InputError: if a file is missing, damaged, or of a later version.
+        InputError: if a file is missing, damaged, or of a later version, and if a curve is missing
+            or of no use.
     """
     path, beside = Path(folder) / MODEL, Path(folder) / ARRAYS
     try:
@@ -103,7 +119,7 @@ def load(folder: Path | str) -> Any:
         if _checksum(beside) != record["checksum"]:
             raise InputError(f"The file {str(beside)!r} is damaged: its checksum is another one")
         with np.load(beside, allow_pickle=False) as arrays:
-            model = _read(record["model"], arrays)
+            model = _read(record["model"], arrays, curve)
     except InputError:
         raise
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError) as error:
@@ -112,6 +128,8 @@ def load(folder: Path | str) -> Any:
         raise InputError(f"The file {str(beside)!r} is broken: {error}") from None
     if not isinstance(model, ESTIMATORS):
         raise InputError(f"The file {str(path)!r} holds no estimator")
+    if curve is not None and not isinstance(model, CurveRegressor):
+        raise InputError(f"A curve was given, and {str(path)!r} is a {type(model).__name__}")
     return model
 
 
@@ -128,7 +146,10 @@ def _write(value: Any, arrays: dict[str, Any]) -> Any:
     if isinstance(value, np.bool_ | np.number | np.str_):
         value = value.item()
     if value is None or type(value) in _PLAIN:
-        return value
+        lost = isinstance(value, float) and not math.isfinite(value)
+        return {"number": str(value)} if lost else value
+    if isinstance(value, FunctionType):
+        return {"function": value.__qualname__}
     if type(value) in _TIMES:
         return {type(value).__name__: value.isoformat()}
     if isinstance(value, np.ndarray):
@@ -160,24 +181,35 @@ def _parts(value: Any) -> dict[str, Any]:
     return value._asdict()
 
 
-def _read(written: Any, arrays: Any) -> Any:
+def _read(written: Any, arrays: Any, curve: Callable[..., Any] | None) -> Any:
     if isinstance(written, list):
-        return [_read(each, arrays) for each in written]
+        return [_read(each, arrays, curve) for each in written]
     if not isinstance(written, dict):
         return written
     ((name, content),) = written.items()
     if name in _CLASSES:
-        parts = {key: _read(each, arrays) for key, each in content.items()}
+        parts = {key: _read(each, arrays, curve) for key, each in content.items()}
         kind = _CLASSES[name]
         if not issubclass(kind, BaseEstimator):
             return kind(**parts)
-        model = kind()
+        model = kind.__new__(kind)
         vars(model).update(parts)
         derive = getattr(model, "_derive", None)
         if derive is not None:
             derive()
         return model
-    return _READERS[name](content, lambda each: _read(each, arrays), arrays)
+    if name == "function":
+        if curve is None:
+            raise InputError(
+                f"The curve {content!r} is code, which no file holds", remedy="Give it again"
+            )
+        given = getattr(curve, "__qualname__", repr(curve))
+        if given != content:
+            raise InputError(
+                f"The curve {given!r} was given", allowed=f"{content!r}, as in the fit"
+            )
+        return curve
+    return _READERS[name](content, lambda each: _read(each, arrays, curve), arrays)
 
 
 def _objects(content: Any, read: Callable[[Any], Any], arrays: Any) -> np.ndarray:
@@ -198,6 +230,7 @@ _READERS: dict[str, Callable[[Any, Callable[[Any], Any], Any], Any]] = {
     "objects": _objects,
     "tuple": lambda content, read, arrays: tuple(map(read, content)),
     "dict": lambda content, read, arrays: {read(key): read(each) for key, each in content},
+    "number": lambda content, read, arrays: float(content),
     "time": _time,
     "datetime": lambda content, read, arrays: datetime.datetime.fromisoformat(content),
     "date": lambda content, read, arrays: datetime.date.fromisoformat(content),

@@ -4,6 +4,7 @@ import datetime
 import json
 import pickle
 
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,7 +12,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LinearRegression
 
 from pullback.core.errors import InputError
-from pullback.sklearn import FewShotClassifier, MetaClassifier, MetaRegressor
+from pullback.sklearn import CurveRegressor, FewShotClassifier, MetaClassifier, MetaRegressor
 from pullback.sklearn.saving import load, save
 
 pytestmark = pytest.mark.usefixtures("tiny")
@@ -94,6 +95,42 @@ def test_what_new_classes_are_adapted_from_is_the_same_to_the_bit(tmp_path, meth
     for answer in ("predict_proba", "probability_of_none"):
         new = (getattr(one.adapt(X[:12], label[:12]), answer)(X) for one in (back, model))
         np.testing.assert_array_equal(*new)
+
+
+def decay(row, start, rate):
+    return start * jnp.exp(-rate * row["x0"])
+
+
+def other(row, start, rate):
+    return start
+
+
+def test_a_curve_is_code_and_is_given_again(tmp_path):
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(6), 5)
+    X = np.tile(np.arange(5.0), 6)[:, None]
+    y = np.exp(0.3 * rng.normal(size=6))[group] * np.exp(-0.4 * X[:, 0])
+    y += 0.02 * rng.normal(size=30)
+    model = CurveRegressor(decay, ["start>0", "rate>0"]).fit(X, y, groups=group)
+    save(model, tmp_path)
+    with pytest.raises(InputError, match="'decay' is code, which no file holds"):
+        load(tmp_path)
+    with pytest.raises(InputError, match="The curve 'other' was given"):
+        load(tmp_path, other)
+    back = load(tmp_path, decay)
+    for known in (group, None):
+        pairs = (one.predict(X, known, return_std=True) for one in (back, model))
+        np.testing.assert_array_equal(*pairs)
+    assert back.summary() == model.summary()
+    assert vars(back).keys() == vars(model).keys()
+    pd.testing.assert_frame_equal(back.group_parameters_, model.group_parameters_)
+    again = back.with_groups(X[:10], y[:10], group[:10])
+    np.testing.assert_allclose(again.predict(X[:10], group[:10]), model.predict(X[:10], group[:10]))
+    assert again.groups_ == [0, 1]
+    np.testing.assert_array_equal(again.predict(X[10:], group[10:]), model.predict(X[10:]))
+    save(MetaRegressor("linear").fit(X, y), tmp_path)
+    with pytest.raises(InputError, match="A curve was given"):
+        load(tmp_path, decay)
 
 
 @pytest.mark.parametrize(
