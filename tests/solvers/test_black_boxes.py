@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 def descend(value_and_gradient, theta, key_data):
     """Gradient descent in NumPy."""
     phi = theta.astype(float)
-    for _ in range(1500):
+    for _ in range(600):
         phi = phi - 0.15 * value_and_gradient(phi)[1]
     return phi
 
