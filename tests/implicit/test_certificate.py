@@ -38,7 +38,7 @@ class Forgetful(CG):
         return dataclasses.replace(solution, directions=None)
 
 
-def certified(form, solver, linear, certify=EXACTLY):
+def certified(form, solver, linear, certify: Certify | None = EXACTLY):
     algorithm = imaml(
         cf.loss,
         strength=cf.STRENGTHS[form],

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.flatten_util import ravel_pytree
 
 import pullback as pb
 from pullback import implicit
@@ -67,7 +68,7 @@ def strength_of(form, theta):
 
 
 def flat(tree):
-    return np.asarray(jax.flatten_util.ravel_pytree(tree)[0])
+    return np.asarray(ravel_pytree(tree)[0])
 
 
 def apart(a, b):
@@ -256,7 +257,7 @@ def test_negative_curvature_of_the_body_is_seen(target, negative):
         problem = InnerProblem(loss, support, theta, 0.5)
         point = implicit.linearise(problem, theta, eliminate_head=True)
         plain = implicit.linearise(InnerProblem(hidden(loss), support, theta, 0.5), theta)
-        vector, unravel = jax.flatten_util.ravel_pytree(theta)
+        vector, unravel = ravel_pytree(theta)
         whole = jax.vmap(lambda e: plain.operator()(unravel(e)))(jnp.eye(vector.size))
         return whole, implicit.vjp(point, theta | {"body": jnp.ones(1)}, CG())[1]
 
