@@ -42,7 +42,7 @@ from pullback.grouped.mixed import Adapted, rounded_up
 Parameters = Mapping[str, Any]
 
 PULLED = 1e-2
-"""The prior precision of β, in units of the parameters: what no row tells stays where it was."""
+"""The prior precision of β in units of the parameters, so that what no row tells stays put."""
 
 TYPICAL_SPREAD = np.log(0.3)
 """The prior mean of a spread's logarithm, lest that of a few groups collapse."""
@@ -117,7 +117,7 @@ class Parameter:
 
     @property
     def default(self) -> float:
-        """Where it starts unless told: 1 from a single bound, between two the middle, or 0."""
+        """Where it starts unless told, which is 1 from a single bound, between two the middle, or 0."""
         if self.free:
             return 0.0
         if np.isinf(self.high):
@@ -515,7 +515,7 @@ class Fitted:
 
     @property
     def noise(self) -> dict[str, float]:
-        """Standard deviations by kind: additive in units of y, proportional in shares."""
+        """Standard deviations by kind, additive in units of y and proportional in shares."""
         sizes = np.exp(self.params["noise"])
         found = {}
         if self.curve.noise != "proportional":

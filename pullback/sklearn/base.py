@@ -277,7 +277,7 @@ class AdaptedEstimator(BaseEstimator):
 
 
 class AdaptedRegressor(RegressorMixin, AdaptedEstimator):
-    """The model of one group, as :meth:`MetaRegressor.adapt` returns it.
+    """The model of one group, as the ``adapt`` of ``MetaRegressor`` returns it.
 
     Args:
         population: the estimator that it was adapted from.
@@ -285,11 +285,11 @@ class AdaptedRegressor(RegressorMixin, AdaptedEstimator):
     """
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
-        """The expected target of each row of the group; see :meth:`MetaRegressor.predict`."""
+        """The expected target of each row of the group; see ``MetaRegressor.predict``."""
         return self.population._predict(X, None, self.heads, return_std)
 
     def predict_interval(
         self, X: Any, coverage: float = 0.9
     ) -> tuple[Float[np.ndarray, " rows"], Float[np.ndarray, " rows"]]:
-        """Bounds of the targets; see :meth:`MetaRegressor.predict_interval`."""
+        """Bounds of the targets; see ``MetaRegressor.predict_interval``."""
         return interval(coverage, *self.population._predict(X, None, self.heads, True))
