@@ -117,7 +117,7 @@ class Parameter:
 
     @property
     def default(self) -> float:
-        """Where it starts unless told, which is 1 from a single bound, between two the middle, or 0."""
+        """Where it starts unless told, 1 from a single bound, in the middle of two, or at 0."""
         if self.free:
             return 0.0
         if np.isinf(self.high):

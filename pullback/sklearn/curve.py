@@ -445,9 +445,6 @@ class AdaptedCurve(AdaptedRegressor):
         population: the estimator that it was adapted from.
         heads: the group's own.
         phi: its parameters by name.
-
-    Attributes:
-        phi_: the group's parameters by name; for a bounded one the median of what it may be.
     """
 
     def __init__(self, population: CurveRegressor, heads: Adapted, phi: dict[str, float]):
@@ -456,7 +453,7 @@ class AdaptedCurve(AdaptedRegressor):
 
     @property
     def phi_(self) -> dict[str, float]:
-        """The group's parameters by name."""
+        """The group's parameters by name; for a bounded one the median of what it may be."""
         return self.phi
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None) -> "AdaptedCurve":
