@@ -274,8 +274,9 @@ def prepare(
         table, names, along = table.take(order), names[order], along[order]
     y = targets(table, settings)
     if (y == y[0]).all():
+        value = y[0] if settings.classify else f"{y[0]:g}"
         raise InputError(
-            f"The target {settings.target!r} is {y[0]} in each of {len(y)} rows",
+            f"The target {settings.target!r} is {value} in each of {len(y)} rows",
             allowed="a column that differs between rows",
         )
     classes = len(np.unique(y)) if settings.classify else 0

@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_fit_and_json_says_what_is_shown(run, tmp_p
 def test_the_table_of_the_document_is_what_its_commands_print(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (Path(__file__).parents[2] / "docs/tables.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    example, _ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     exec(compile(example, "docs/tables.md", "exec"), {})
     # The learned features of auto would take most of the time of this file.
     cli("fit", "growth.csv", *FIT, "--order", "age", "--out", "runs/growth")
