@@ -1,11 +1,14 @@
 """``pullback fit``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pullback.cli import options as o
+
+if TYPE_CHECKING:
+    from pullback.runs.fitting import Fitted
 
 _COLUMNS, _FIT, _OUTPUT = "Columns", "Fit", "Output"
 
@@ -146,7 +149,7 @@ def fit(
     from pullback.cli import console
     from pullback.core.errors import InputError
     from pullback.runs.curves import find_curve
-    from pullback.runs.fitted import as_record, facts, save, score_rows, scores_heading
+    from pullback.runs.fitted import as_record, save
     from pullback.runs.fitting import CURVE, Settings, choose, fit_table
     from pullback.runs.folder import check_free, default_folder
     from pullback.runs.tables import names_in, read_table
@@ -185,9 +188,18 @@ def fit(
     files = save(fitted, out)
     for text in fitted.report["warnings"]:
         reporter.warn(text)
+    where = f"The run is {out}: {', '.join(files)}."
+    record = as_record(fitted) | {"out": str(out), "files": files}
+    reporter.result(record, *report_of(fitted), where)
+
+
+def report_of(fitted: "Fitted") -> list[Any]:
+    """The report on the screen."""
+    from pullback.cli.console import table
+    from pullback.runs.fitted import facts, score_rows, scores_heading
+
     shown: list[Any] = [*facts(fitted), scores_heading(fitted)]
     if fitted.report["held_back"]:
         headings, rows = score_rows(fitted)
-        shown.append(console.table([f"{h}>" if "k =" in h else h for h in headings], rows))
-    shown += [fitted.report["summary"], f"The run is {out}: {', '.join(files)}."]
-    reporter.result(as_record(fitted) | {"out": str(out), "files": files}, *shown)
+        shown.append(table([f"{h}>" if "k =" in h else h for h in headings], rows))
+    return [*shown, fitted.report["summary"]]

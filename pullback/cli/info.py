@@ -8,6 +8,7 @@ import typer
 
 from pullback import registries as r
 from pullback.cli import options as o
+from pullback.cli.fit import report_of
 from pullback.core.errors import unknown_name
 from pullback.core.registry import Registry
 
@@ -30,7 +31,7 @@ LISTS: dict[str, Any] = {
 Subject = Annotated[
     str,
     typer.Argument(
-        help="Folder of a run, name of a pretrained initialisation, or what to list: "
+        help="Folder of a run or of a fit, name of a pretrained initialisation, or what to list: "
         f"{', '.join(LISTS)}.",
         show_default=False,
     ),
@@ -75,6 +76,14 @@ def _list(subject: str) -> dict[str, str]:
 
 
 def _show_run(place: str, reporter: Any) -> None:
+    from pullback.runs import fitted
+
+    if fitted.is_fitted(place):
+        found = fitted.read_report(place)
+        for text in found.report["warnings"]:
+            reporter.warn(text)
+        reporter.result(fitted.as_record(found), *report_of(found))
+        return
     from pullback.runs import build
     from pullback.runs.describe import describe_run
     from pullback.runs.pretrained import Packed, open_trained

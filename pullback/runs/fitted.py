@@ -36,6 +36,22 @@ from pullback.sklearn.inputs import interval
 SETTINGS, REPORT, REPORT_TEXT, PICTURE = "fit.json", "report.json", "report.md", "groups.png"
 """The files of a run, beside those of the model and the versions."""
 
+_NEEDED = (
+    "settings",
+    "rows",
+    "groups",
+    "left_out",
+    "missing",
+    "unnamed_columns",
+    "unused_columns",
+    "constant_columns",
+    "warnings",
+    "summary",
+    "not_held_back",
+    "held_back",
+)
+"""What a report says of every fit."""
+
 FORMAT = 1
 LABELS = {
     "pooled": "pooled regression",
@@ -124,6 +140,37 @@ def _settings(stored: Mapping[str, Any]) -> Settings:
     kept: dict[str, Any] = {name: stored[name] for name in asdict(Settings("", ""))}
     kept["columns"], kept["kinds"] = tuple(kept["columns"]), tuple(kept["kinds"])
     return Settings(**kept)
+
+
+def is_fitted(folder: Path | str) -> bool:
+    """Whether there is what :func:`save` wrote."""
+    return (Path(folder) / SETTINGS).is_file()
+
+
+def read_report(folder: Path | str) -> Fitted:
+    """What is known of a fit without its model, which is not opened.
+
+    Args:
+        folder: that :func:`save` wrote.
+
+    Returns:
+        The fit, of which ``model`` is None and ``curves`` are none.
+
+    Raises:
+        InputError: if a file of it is broken.
+    """
+    folder = Path(folder)
+    path = folder / SETTINGS
+    try:
+        settings = _settings(read_json(path))
+        path = folder / REPORT
+        report = read_json(path)
+        needed = _NEEDED + (("classes",) if settings.classify else ("deviation",))
+        need(report, needed)
+    except InputError as error:
+        raise InputError(f"The file {str(path)!r} is broken: {error}") from None
+    del report["settings"]
+    return Fitted(None, settings, report, [])
 
 
 def save(fitted: Fitted, folder: Path | str) -> list[str]:

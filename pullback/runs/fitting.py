@@ -90,9 +90,9 @@ class Fitted(NamedTuple):
     """A fit.
 
     Args:
-        model: the estimator.
+        model: the estimator; None where only the report is read.
         settings: with what was found out about the columns.
-        report: what :func:`as_text` writes.
+        report: what ``report.json`` holds beside the settings.
         curves: of the groups in the picture.
     """
 

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 
 from pullback.core.errors import InputError, check_counts, check_number, unknown_name
 from pullback.grouped import vectors
@@ -82,9 +83,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         random = check_random_state(self.random_state)
         methods = vectors.METHODS if self.method == "auto" else (self.method,)
-        self._model, self.losses_ = vectors.fit(
-            methods, X, label, seed=int(random.randint(2**30)), progress=self._say
-        )
+        # On matrices as small as these, threads of BLAS mostly wait for each other.
+        with threadpool_limits(limits=1, user_api="blas"):
+            self._model, self.losses_ = vectors.fit(
+                methods, X, label, seed=int(random.randint(2**30)), progress=self._say
+            )
         self.method_ = self._model.method
         if self._model.calibration is vectors.DEFAULT:
             warnings.warn(
@@ -102,7 +105,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         self._say(f"the base classes, by {self.method_}")
         kept = _sample(label, self.max_rows, random)
-        self._base = self._model.adapt(X[kept], label[kept], steps=50)
+        with threadpool_limits(limits=1, user_api="blas"):
+            self._base = self._model.adapt(X[kept], label[kept], steps=50)
         return self
 
     def predict(self, X: Any) -> Shaped[np.ndarray, " rows"]:

@@ -53,6 +53,21 @@ def test_the_report_is_of_held_back_groups_and_stands_in_the_run(run):
     assert shown in text
 
 
+def test_info_shows_the_report_again_and_refuses_a_broken_one(run, tmp_path):
+    done, folder = run
+    shown = cli("info", folder)
+    assert shown.stdout == done.stdout[: done.stdout.index("The run is")]
+    record = json.loads((folder / "report.json").read_text())
+    assert cli("info", folder, "--json").json == record
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "fit.json").write_bytes((folder / "fit.json").read_bytes())
+    del record["held_back"]
+    (broken / "report.json").write_text(json.dumps(record))
+    refused = cli("info", broken, code=2)
+    assert "report.json' is broken: held_back is missing" in refused.stderr
+
+
 def test_the_run_holds_a_model_versions_and_a_picture_and_no_code(run):
     _, folder = run
     names = {path.name for path in folder.iterdir()}
