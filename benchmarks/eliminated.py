@@ -1,10 +1,12 @@
 """Time to a meta-gradient of known error: the head eliminated, against the former default.
 
-    python -m benchmarks.eliminated RUN [--tasks 6] [--repeats 8] [--queries 10]
+    python -m benchmarks.eliminated RUN [--tasks 6] [--repeats 8] [--ways 5] [--shots 1]
+        [--queries 10]
 
-A run on classes of pictures gives θ. Exact is float64: L-BFGS to 1e-9 and CG to 1e-9 on the whole
-system, nothing eliminated. Everything timed is float32, one task after the other, in one process
-that is held to one thread; the repeats are interleaved, and ratios are of medians.
+A run on classes of pictures, or a pretrained initialisation, gives θ. Exact is float64: L-BFGS to
+1e-9 and CG to 1e-9 on the whole system, nothing eliminated. Everything timed is float32, one task
+after the other, in one process that is held to one thread; the repeats are interleaved, and ratios
+are of medians.
 """
 
 import os
@@ -100,9 +102,8 @@ def flat(tree):
 def main():
     parser = hessians.parser(__doc__)
     parser.add_argument("--repeats", type=int, default=8)
-    parser.add_argument("--queries", type=int, help="of each class, if not those of the run")
     arguments = parser.parse_args()
-    theta, tasks, loss, proximal, about = hessians.inner_problems(arguments, arguments.queries)
+    theta, tasks, loss, proximal, about = hessians.inner_problems(arguments)
     exact = exact_gradients(loss, proximal.strength, theta, tasks)
     key = jax.random.key(arguments.seed)
     programs, errors, compiling = {}, {}, {}

@@ -10,7 +10,7 @@ from cli_helpers import OMNIGLOT, cli
 
 from benchmarks import hessians, methods, results
 from pullback.core.scores import ACCURACY
-from pullback.runs import build
+from pullback.runs import build, pretrained
 from pullback.runs.folder import Run
 
 
@@ -23,10 +23,9 @@ def proximal_run(omniglot, tmp_path_factory):
 
 @pytest.mark.parametrize("queries", [None, 3])
 def test_a_benchmark_reads_a_run_whose_data_have_moved(proximal_run, omniglot, queries):
-    options = ["--tasks", "2", "--data-dir", str(omniglot), "--step", "best"]
-    arguments = hessians.parser("Nothing.").parse_args([str(proximal_run), *options])
-    theta, tasks, loss, proximal, about = hessians.inner_problems(arguments, queries)
-    assert len(tasks) == 2
+    options = ["--data-dir", str(omniglot), "--step", "best"]
+    options += [] if queries is None else ["--queries", str(queries)]
+    theta, tasks, loss, proximal, about = inner_problems(proximal_run, *options)
     assert len({len(labels) for labels in (tasks[0].query[1], tasks[1].query[1])}) == 1
     if queries is not None:
         ways = len(np.unique(tasks[0].support[1]))
@@ -34,6 +33,21 @@ def test_a_benchmark_reads_a_run_whose_data_have_moved(proximal_run, omniglot, q
     assert np.isfinite(loss(theta, tasks[0].support))
     assert proximal.strength == 2
     assert f"{sum(leaf.size for leaf in jax.tree.leaves(theta)):,} parameters" in about
+
+
+def test_a_benchmark_reads_a_packed_run_at_other_ways_and_shots(proximal_run, omniglot, tmp_path):
+    pretrained.pack(Run.open(proximal_run), tmp_path / "packed")
+    options = ["--ways", "3", "--shots", "2", "--queries", "1", "--data-dir", str(omniglot)]
+    theta, tasks, loss, _, about = inner_problems(tmp_path / "packed", *options)
+    assert np.bincount(tasks[0].support[1]).tolist() == [2, 2, 2]
+    assert np.bincount(tasks[0].query[1]).tolist() == [1, 1, 1]
+    assert loss(theta, tasks[0].support) == pytest.approx(np.log(3))  # a head of zeros
+    assert "3-way 2-shot" in about
+
+
+def inner_problems(run, *options):
+    arguments = hessians.parser("Nothing.").parse_args([str(run), "--tasks", "2", *options])
+    return hessians.inner_problems(arguments)
 
 
 def test_the_report_has_the_numbers_of_the_runs_it_is_made_of(
