@@ -831,6 +831,26 @@ def merge(*layers: Given) -> dict[str, dict[str, Any]]:
     return merged
 
 
+def of_use(recipe: Given, over: Given) -> dict[str, dict[str, Any]]:
+    """The settings of a recipe that a run still has a use for under others.
+
+    Args:
+        recipe: the recipe's, by section and name.
+        over: those that go before them.
+
+    Returns:
+        Those of the recipe, but for what another data set, model, algorithm or stage lacks.
+
+    Raises:
+        InputError: as :func:`read_all` does.
+    """
+    known = defaults(find_parts(read_all(merge(recipe, over))))
+    return {
+        section: {name: value for name, value in settings.items() if name in known}
+        for section, settings in merge(recipe).items()
+    }
+
+
 def _by_todays_name(settings: Mapping[str, Any]) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for written, value in settings.items():

@@ -53,8 +53,11 @@ class Asked:
 
     def merged(self, *before: Given) -> dict[str, dict[str, Any]]:
         """The settings given, over those of the file, over the recipe's, over others."""
-        recipe = {} if self.recipe is None else read_recipe(self.recipe)
         stored = {} if self.config is None else configs.read_toml(self.config)
+        recipe: Given = {}
+        if self.recipe is not None:
+            over = configs.merge(stored, self.settings)
+            recipe = configs.of_use(read_recipe(self.recipe), over)
         return configs.merge(*before, recipe, stored, self.settings)
 
 

@@ -1,9 +1,11 @@
 import pytest
 from cli_helpers import cli
 
+from pullback.core.errors import InputError
 from pullback.runs import config as configs
 from pullback.runs import recipes
 from pullback.runs.folder import Run
+from pullback.runs.opening import Asked
 
 TINY = ("--steps", 2, "--tasks-per-step", 1, "--validation-tasks", 2, "--hidden", "4")
 
@@ -28,6 +30,28 @@ def test_the_command_line_goes_before_a_file_and_a_file_before_the_recipe(tmp_pa
     assert (config.data.dataset, config.data.shots) == ("sinusoid", 4)
     done = cli("train", "--resume", tmp_path / "run", "--recipe", "sinusoid", code=2)
     assert "--recipe was given with --resume" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "gone"),
+    [
+        ({"pretraining": {"pretrain": 0}}, ("pretraining", "pretrain_distortion")),
+        ({"model": {"model": "mlp"}}, ("model", "groups")),
+    ],
+)
+def test_what_a_changed_run_has_no_use_for_is_left_out_of_the_recipe(changed, gone):
+    recipe = recipes.read_recipe("omniglot-5w1s")
+    section, name = gone
+    assert name in recipe[section]
+    config = configs.resolve(Asked(changed, recipe="omniglot-5w1s").merged())
+    assert name not in config.to_dict()[section]
+    assert config.data.split_by == "character"
+
+
+def test_what_is_given_is_not_left_out():
+    asked = Asked({"model": {"model": "mlp", "groups": 2}}, recipe="omniglot-5w1s")
+    with pytest.raises(InputError, match="groups is 2, but the model 'mlp' has no such setting"):
+        configs.resolve(asked.merged())
 
 
 def test_an_unknown_recipe_has_the_nearest_named(tmp_path):
