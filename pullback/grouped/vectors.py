@@ -270,12 +270,14 @@ class Calibration(NamedTuple):
         temperature: coefficients of the logarithm of what logits are multiplied by.
         known: coefficients of the logit of being one of the classes; None where not measured.
         loss: the log loss, in the mean over numbers of ways and shots.
+        chance: that of probabilities which are all the same.
     """
 
     strengths: Float[np.ndarray, " shots"]
     temperature: Float[np.ndarray, "3"]
     known: Float[np.ndarray, "4"] | None = None
     loss: float = np.nan
+    chance: float = np.nan
 
 
 DEFAULT = Calibration(np.full(len(SHOTS), PLAIN_STRENGTH), np.array([2.0, 0.0, 0.0]))
@@ -688,7 +690,8 @@ def _calibrate(method: str, x, label, folds: Sequence[_Fold]) -> Calibration:
     ]
     temperature, loss = _temper(best)
     odds = _fit_odds(np.concatenate(ratios), np.concatenate(known)) if known else None
-    return Calibration(np.array(chosen), temperature, odds, loss)
+    chance = float(np.mean([np.log(one.logits.shape[1]) for one in best])) if best else np.nan
+    return Calibration(np.array(chosen), temperature, odds, loss, chance)
 
 
 def _fit_odds(columns: Float[np.ndarray, "n 4"], known: np.ndarray) -> Float[np.ndarray, "4"]:

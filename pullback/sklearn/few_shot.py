@@ -103,6 +103,15 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 UserWarning,
                 stacklevel=2,
             )
+        calibration = self._model.calibration
+        if calibration.loss > 0.98 * calibration.chance:
+            warnings.warn(
+                "The vectors hardly tell held-back classes apart: the log loss is "
+                f"{calibration.loss:.3f}, and {calibration.chance:.3f} by chance. Perhaps X and y "
+                "are not in the same order, or the encoder is not for such data",
+                UserWarning,
+                stacklevel=2,
+            )
         self._say(f"the base classes, by {self.method_}")
         kept = _sample(label, self.max_rows, random)
         with threadpool_limits(limits=1, user_api="blas"):

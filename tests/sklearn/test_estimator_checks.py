@@ -9,6 +9,8 @@ pytestmark = [
     pytest.mark.usefixtures("tiny"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning"),
     pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning"),
+    # Many checks are of numbers drawn without regard to their classes.
+    pytest.mark.filterwarnings("ignore:The vectors hardly tell"),
 ]
 
 

@@ -153,13 +153,14 @@ def test_odd_shapes_have_finite_answers(classes, each, dimensions):
 
 def test_what_does_not_vary_is_no_obstacle():
     y = np.repeat(np.arange(6), 3)
-    for x, method in (
-        (np.ones((18, 3)), "between"),
-        (np.ones((18, 3)), "whitened"),
-        (np.eye(6)[y], "between"),
-    ):
-        found = FewShotClassifier(method).fit(x, y).predict_proba(x)
-        assert np.isfinite(found).all()
+    for method in ("between", "whitened"):
+        with pytest.warns(UserWarning, match="hardly tell"):
+            found = (
+                FewShotClassifier(method).fit(np.ones((18, 3)), y).predict_proba(np.ones((1, 3)))
+            )
+        np.testing.assert_allclose(found, 1 / 6, rtol=1e-6)
+    x = np.eye(6)[y]
+    assert (FewShotClassifier("between").fit(x, y).predict(x) == y).all()
 
 
 def test_classes_that_cannot_be_held_back_are_said():
@@ -171,6 +172,19 @@ def test_classes_that_cannot_be_held_back_are_said():
     x, y = embedded(4, 3)
     with pytest.warns(UserWarning, match="needs 6 base classes or more, and there are 4"):
         assert FewShotClassifier("between").fit(x, y).method_ == "logistic"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [lambda x, rng: np.ones_like(x), lambda x, rng: rng.permutation(x)],
+    ids=["all alike", "another order"],
+)
+def test_vectors_that_hardly_tell_classes_apart_are_said(spoil, rng):
+    x, y = embedded(12, 6)
+    with pytest.warns(UserWarning, match="hardly tell held-back classes apart"):
+        model = FewShotClassifier().fit(spoil(x, rng), y)
+    shown = model.predict_proba(x)
+    assert np.isfinite(shown).all()
 
 
 @pytest.mark.parametrize(
