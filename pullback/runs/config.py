@@ -845,10 +845,12 @@ def of_use(recipe: Given, over: Given) -> dict[str, dict[str, Any]]:
         InputError: as :func:`read_all` does.
     """
     known = defaults(find_parts(read_all(merge(recipe, over))))
-    return {
+    kept = {
         section: {name: value for name, value in settings.items() if name in known}
         for section, settings in merge(recipe).items()
     }
+    # A setting may have been of use only beside one that was left out.
+    return kept if kept == recipe else of_use(kept, over)
 
 
 def _by_todays_name(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -48,6 +48,14 @@ def test_what_a_changed_run_has_no_use_for_is_left_out_of_the_recipe(changed, go
     assert config.data.split_by == "character"
 
 
+def test_what_is_left_out_takes_with_it_what_needs_it():
+    asked = Asked({"data": {"dataset": "sinusoid"}}, recipe="omniglot-5w1s")
+    config = configs.resolve(asked.merged())
+    assert config.data.ways is None
+    assert "pretrain_distortion" not in config.to_dict()["pretraining"]
+    assert config.training.steps == 10_000
+
+
 def test_what_is_given_is_not_left_out():
     asked = Asked({"model": {"model": "mlp", "groups": 2}}, recipe="omniglot-5w1s")
     with pytest.raises(InputError, match="groups is 2, but the model 'mlp' has no such setting"):
