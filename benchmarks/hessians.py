@@ -23,8 +23,9 @@ def parser(description):
     options.add_argument("--tasks", type=int, default=8)
     options.add_argument("--seed", type=int, default=0)
     options.add_argument("--budget", type=int, default=256)
-    for name in ("ways", "shots", "queries"):
-        options.add_argument(f"--{name}", type=int, help="of a task, if not those of the run")
+    options.add_argument("--ways", type=int, help="of a task, if not those of the run")
+    options.add_argument("--shots", type=int, help="of each class, if not those of the run")
+    options.add_argument("--queries", type=int, help="of each class, if not those of the run")
     return options
 
 
