@@ -690,7 +690,7 @@ def _calibrate(method: str, x, label, folds: Sequence[_Fold]) -> Calibration:
     ]
     temperature, loss = _temper(best)
     odds = _fit_odds(np.concatenate(ratios), np.concatenate(known)) if known else None
-    chance = float(np.mean([np.log(one.logits.shape[1]) for one in best])) if best else np.nan
+    chance = float(np.mean([np.log(one.logits.shape[1]) for one in best]))
     return Calibration(np.array(chosen), temperature, odds, loss, chance)
 
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool
 
 from pullback.core.errors import InputError, unknown_name
 from pullback.grouped.held_back import COVERAGE
-from pullback.runs.fields import read
+from pullback.runs.fields import Kind, read, text
 from pullback.runs.fitting import (
     CURVE,
     POLICIES,
@@ -25,32 +25,16 @@ from pullback.runs.fitting import (
     targets,
     without_missing,
 )
-from pullback.runs.folder import VERSIONS, read_json, storage, versions, write_json, write_text
+from pullback.runs.folder import VERSIONS, read_record, storage, versions, write_json, write_text
 from pullback.runs.formatting import number, percent
 from pullback.runs.plots import draw_groups
-from pullback.runs.records import NAME, TEXT, need
+from pullback.runs.records import COUNT, FINITE, NAME, TEXT, need
 from pullback.runs.tables import Table, as_names
 from pullback.sklearn import saving
 from pullback.sklearn.inputs import interval
 
 SETTINGS, REPORT, REPORT_TEXT, PICTURE = "fit.json", "report.json", "report.md", "groups.png"
 """The files of a run, beside those of the model and the versions."""
-
-_NEEDED = (
-    "settings",
-    "rows",
-    "groups",
-    "left_out",
-    "missing",
-    "unnamed_columns",
-    "unused_columns",
-    "constant_columns",
-    "warnings",
-    "summary",
-    "not_held_back",
-    "held_back",
-)
-"""What a report says of every fit."""
 
 FORMAT = 1
 LABELS = {
@@ -99,11 +83,7 @@ class FittedRun:
                 f"{str(folder)!r} is no fitted table: {what}",
                 remedy="Give the folder that pullback fit wrote with --out",
             )
-        stored = read_json(path)
-        try:
-            settings = _settings(stored)
-        except InputError as error:
-            raise InputError(f"The file {str(path)!r} is broken: {error}") from None
+        settings = read_record(path, _settings)
         if settings.curve is not None and curve is None:
             raise InputError(
                 f"{str(folder)!r} is the fit of a curve, which is code and in no file of it",
@@ -116,6 +96,43 @@ class FittedRun:
                 f"The files {str(path)!r} and {str(folder / saving.MODEL)!r} are of two fits"
             )
         return cls(folder, model, settings)
+
+
+def _texts(value: Any) -> list[str]:
+    if not isinstance(value, list):
+        raise ValueError
+    return [text(each) for each in value]
+
+
+def _counts(value: Any) -> dict[str, int]:
+    if not isinstance(value, dict):
+        raise ValueError
+    return {name: COUNT.read(count) for name, count in value.items()}
+
+
+def _scores(value: Any) -> dict[str, dict[str, Any]]:
+    """Of each method, those at each number of rows that are seen."""
+    if not isinstance(value, dict) or not value.keys() <= LABELS.keys():
+        raise ValueError
+    for scores in value.values():
+        if not isinstance(scores, dict) or not all(map(str.isdecimal, scores)):
+            raise ValueError
+        if not all(isinstance(each, dict) for each in scores.values()):
+            raise ValueError
+    return value
+
+
+_TEXTS = Kind("a list of texts", _texts)
+_COUNTS = Kind("whole numbers by name", _counts)
+_REPORT = {
+    **dict.fromkeys(("rows", "groups", "left_out", "unnamed_columns"), COUNT),
+    **dict.fromkeys(("unused_columns", "constant_columns", "warnings"), _TEXTS),
+    "missing": _COUNTS,
+    "summary": TEXT,
+    "not_held_back": NAME,
+    "held_back": Kind("scores of the methods", _scores),
+}
+"""What is read of every report."""
 
 
 def _settings(stored: Mapping[str, Any]) -> Settings:
@@ -160,17 +177,27 @@ def read_report(folder: Path | str) -> Fitted:
         InputError: if a file of it is broken.
     """
     folder = Path(folder)
-    path = folder / SETTINGS
-    try:
-        settings = _settings(read_json(path))
-        path = folder / REPORT
-        report = read_json(path)
-        needed = _NEEDED + (("classes",) if settings.classify else ("deviation",))
-        need(report, needed)
-    except InputError as error:
-        raise InputError(f"The file {str(path)!r} is broken: {error}") from None
-    del report["settings"]
+    settings = read_record(folder / SETTINGS, _settings)
+    report = read_record(folder / REPORT, lambda stored: _report(stored, settings.classify))
     return Fitted(None, settings, report, [])
+
+
+def _report(stored: Mapping[str, Any], classify: bool) -> dict[str, Any]:
+    kinds = _REPORT | ({"classes": _TEXTS} if classify else {"deviation": FINITE})
+    need(stored, tuple(kinds))
+    report = {name: value for name, value in stored.items() if name != "settings"}
+    report |= {name: read(kind, name, stored[name]) for name, kind in kinds.items()}
+    measures = ("log_loss", "accuracy", "calibration_error")
+    measures = measures if classify else ("error", "coverage", "width")
+    for scores in report["held_back"].values():
+        for each in scores.values():
+            need(each, measures)
+            for name in measures:
+                read(FINITE, name, each[name])
+    if not report["not_held_back"]:
+        need(report, ("scored",))
+        need(read(_COUNTS, "scored", report["scored"]), ("rows", "groups"))
+    return report
 
 
 def save(fitted: Fitted, folder: Path | str) -> list[str]:

@@ -150,14 +150,16 @@ class Run:
         begun = cls(folder, config, None).begun
         of_classes = gives_classes(DATASETS.find(config.data.dataset))
         if (folder / SPLIT).exists() or (of_classes and begun):
-            split = _read(folder / SPLIT, ClassSplit.from_dict)
+            split = read_record(folder / SPLIT, ClassSplit.from_dict)
             registered = config.data.dataset in DATASETS
             if registered and split.dataset != config.data.dataset:
                 raise InputError(
                     f"{str(folder / SPLIT)!r} is a split of {split.dataset!r}, but the run's "
                     f"data set is {config.data.dataset!r}"
                 )
-        summary = _read(folder / DATA, DataSummary.from_dict) if (folder / DATA).exists() else None
+        summary = None
+        if (folder / DATA).exists():
+            summary = read_record(folder / DATA, DataSummary.from_dict)
         return cls(folder, config, split, summary)
 
     @property
@@ -524,7 +526,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return record
 
 
-def _read(path: Path, parse: Callable[[dict[str, Any]], Parsed]) -> Parsed:
+def read_record(path: Path, parse: Callable[[dict[str, Any]], Parsed]) -> Parsed:
+    """What a JSON object in a file says.
+
+    Args:
+        path: the file.
+        parse: makes it of the object; raises InputError for another one.
+
+    Returns:
+        What ``parse`` returns.
+
+    Raises:
+        InputError: if the file is missing or broken, by its name.
+    """
     stored = read_json(path)
     try:
         return parse(stored)

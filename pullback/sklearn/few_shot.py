@@ -83,8 +83,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         random = check_random_state(self.random_state)
         methods = vectors.METHODS if self.method == "auto" else (self.method,)
-        # On matrices as small as these, threads of BLAS mostly wait for each other.
-        with threadpool_limits(limits=1, user_api="blas"):
+        with _one_thread():
             self._model, self.losses_ = vectors.fit(
                 methods, X, label, seed=int(random.randint(2**30)), progress=self._say
             )
@@ -114,7 +113,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
             )
         self._say(f"the base classes, by {self.method_}")
         kept = _sample(label, self.max_rows, random)
-        with threadpool_limits(limits=1, user_api="blas"):
+        with _one_thread():
             self._base = self._model.adapt(X[kept], label[kept], steps=50)
         return self
 
@@ -163,7 +162,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         X, names = _examples(self, X, y, reset=False)
         classes, label = np.unique(names, return_inverse=True)
-        return AdaptedFewShotClassifier(self, classes, self._model.adapt(X, label))
+        with _one_thread():
+            adapted = self._model.adapt(X, label)
+        return AdaptedFewShotClassifier(self, classes, adapted)
 
     def summary(self) -> str:
         """Which method is used and why, as text."""
@@ -260,6 +261,11 @@ class AdaptedFewShotClassifier(ClassifierMixin, BaseEstimator):
             A truth value for each.
         """
         return self.probability_of_none(X, prior) < 0.5
+
+
+def _one_thread() -> threadpool_limits:
+    """On matrices as small as these, threads of BLAS mostly wait for each other."""
+    return threadpool_limits(limits=1, user_api="blas")
 
 
 def _vectors(estimator: Any, X: Any) -> Float[np.ndarray, "rows columns"]:

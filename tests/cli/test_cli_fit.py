@@ -53,19 +53,46 @@ def test_the_report_is_of_held_back_groups_and_stands_in_the_run(run):
     assert shown in text
 
 
-def test_info_shows_the_report_again_and_refuses_a_broken_one(run, tmp_path):
+def test_info_shows_the_report_again(run):
     done, folder = run
     shown = cli("info", folder)
     assert shown.stdout == done.stdout[: done.stdout.index("The run is")]
     record = json.loads((folder / "report.json").read_text())
     assert cli("info", folder, "--json").json == record
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    (broken / "fit.json").write_bytes((folder / "fit.json").read_bytes())
-    del record["held_back"]
-    (broken / "report.json").write_text(json.dumps(record))
-    refused = cli("info", broken, code=2)
-    assert "report.json' is broken: held_back is missing" in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda report: report.pop("held_back"), "held_back is missing"),
+        (lambda report: report.update(held_back=3), "held_back is 3"),
+        (lambda report: report["held_back"].update(linear={"k": {}}), "held_back is {"),
+        (lambda report: report["held_back"]["linear"]["1"].pop("error"), "error is missing"),
+        (lambda report: report["held_back"]["linear"]["1"].update(width="wide"), "width is 'wide'"),
+        (lambda report: report.update(warnings=[3]), "warnings is [3]"),
+        (lambda report: report.update(missing={"age": "x"}), "missing is {"),
+        (lambda report: report.update(deviation=None), "deviation is None"),
+        (lambda report: report.update(scored={"rows": 3}), "groups is missing"),
+        (lambda report: report.update(rows=-1), "rows is -1"),
+    ],
+)
+def test_info_refuses_a_broken_report(spoil, words, run, tmp_path):
+    (tmp_path / "fit.json").write_bytes((run[1] / "fit.json").read_bytes())
+    report = json.loads((run[1] / "report.json").read_text())
+    spoil(report)
+    (tmp_path / "report.json").write_text(json.dumps(report))
+    refused = cli("info", tmp_path, code=2)
+    assert f"report.json' is broken: {words}" in refused.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize("name", ["fit.json", "report.json"])
+def test_info_names_a_file_that_is_cut_short_once(name, run, tmp_path):
+    for each in ("fit.json", "report.json"):
+        (tmp_path / each).write_bytes((run[1] / each).read_bytes())
+    (tmp_path / name).write_text("{")
+    refused = cli("info", tmp_path, code=2)
+    assert f"{name}' is broken" in refused.stderr
+    assert refused.stderr.count("is broken") == 1
 
 
 def test_the_run_holds_a_model_versions_and_a_picture_and_no_code(run):
