@@ -158,7 +158,7 @@ class HeadProblem(eqx.Module):
         kernel = jnp.einsum("knd,kmd->knm", scaled, scaled)
         eps, tiny = jnp.finfo(kernel.dtype).eps, jnp.finfo(kernel.dtype).tiny
         jitter = jnp.maximum(10 * eps * jnp.trace(kernel, axis1=1, axis2=2) / n, tiny**0.5)
-        return jnp.linalg.cholesky(kernel + jitter[:, None, None] * jnp.eye(n, dtype=kernel.dtype))
+        return cholesky(kernel + jitter[:, None, None] * jnp.eye(n, dtype=kernel.dtype))
 
     def _is_primal(self) -> bool:
         n, d = self.features.shape
@@ -234,7 +234,7 @@ class Curvature(eqx.Module):
             whole = jnp.broadcast_to(root, (c, n, r))
             half = jnp.einsum("nab,bnq->nabq", blocks, whole)
             matrix = jnp.einsum("anp,nabq->paqb", whole, half).reshape(r * c, r * c)
-            self.factor = jnp.linalg.cholesky(matrix + jnp.eye(r * c, dtype=root.dtype))
+            self.factor = cholesky(matrix + jnp.eye(r * c, dtype=root.dtype))
 
     def solve(self, vector: Float[Array, "r c"]) -> Float[Array, "r c"]:
         """``M⁻¹ · vector``."""
@@ -290,6 +290,33 @@ class CurvedHead(eqx.Module):
         slopes = moved - jnp.einsum("nab,nb->na", self.blocks, seen)
         back = self.problem.gradient(slopes)
         return jax.tree.map(lambda x, g, s: x - g / s, by_pull, back, strength)
+
+
+def cholesky(matrix: Float[Array, "*batch n n"]) -> Float[Array, "*batch n n"]:
+    """The lower Cholesky factor of a matrix that is positive semidefinite but for rounding.
+
+    Rounding moves the eigenvalues by some ε·trace. Where that makes one negative, as of examples
+    whose features are nearly the same, so much is added to the diagonal as rounding may have taken:
+    10·ε·trace, and n times that where it does not suffice (Higham 2002, theorem 10.7).
+
+    Args:
+        matrix: one, or a batch of them.
+
+    Returns:
+        The factor; NaN if the matrix holds one.
+    """
+    size, eps = matrix.shape[-1], jnp.finfo(matrix.dtype).eps
+    rounding = eps * jnp.trace(matrix, axis1=-2, axis2=-1)[..., None, None]
+
+    def factor(share: float) -> Float[Array, "*batch n n"]:
+        return jnp.linalg.cholesky(matrix + share * rounding * jnp.eye(size, dtype=matrix.dtype))
+
+    found = jnp.linalg.cholesky(matrix)
+    for share in (10.0, 10.0 * size):
+        found = jax.lax.cond(
+            jnp.isfinite(found).all(), lambda known: known, lambda _, s=share: factor(s), found
+        )
+    return found
 
 
 def _times(root: Float[Array, "k n r"], e: Float[Array, "r c"]) -> Float[Array, "n c"]:
