@@ -8,6 +8,8 @@ from . import registries as registries
 from . import runs as runs
 from . import solvers as solvers
 from . import tasks as tasks
+from .algorithms.adapted import Adapted as Adapted
+from .algorithms.adapted import OfAdapted as OfAdapted
 from .algorithms.adaptive_strength import AdaptiveStrength as AdaptiveStrength
 from .algorithms.base import Info as Info
 from .algorithms.base import MetaAlgorithm as MetaAlgorithm

@@ -1,5 +1,6 @@
 """Meta-learning algorithms, a file each."""
 
+from pullback.algorithms.adapted import Adapted, OfAdapted
 from pullback.algorithms.adaptive_strength import AdaptiveStrength
 from pullback.algorithms.base import Info, MetaAlgorithm, Report
 from pullback.algorithms.fomaml import fomaml
@@ -12,10 +13,12 @@ from pullback.registries import ALGORITHMS
 
 __all__ = [
     "ALGORITHMS",
+    "Adapted",
     "AdaptiveStrength",
     "Info",
     "Learned",
     "MetaAlgorithm",
+    "OfAdapted",
     "Report",
     "describe_strength",
     "fomaml",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -12,6 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 from pullback import implicit
 from pullback.algorithms.adaptive_strength import AdaptiveStrength
 from pullback.algorithms.base import Info, Report, report, start_value
+from pullback.core import trees
 from pullback.core.checks import check_type, check_value
 from pullback.core.derivatives import refuse_derivative
 from pullback.core.errors import InputError, check_number
@@ -107,6 +109,13 @@ class Implicit(eqx.Module):
             return self.raising.solve(self.solver, problem, key)
         return problem, run(self.solver, problem, problem.theta, key), jnp.ones(())
 
+    def raised(self, problem: InnerProblem, factor: Float[Array, ""]) -> InnerProblem:
+        """The problem with a multiple of its Λ, where tasks may be solved with more."""
+        if self.raising is None:
+            return problem
+        strength = jax.tree.map(lambda leaf: factor * leaf, problem.strength)
+        return InnerProblem(problem.loss, problem.support, problem.theta, strength)
+
     def adapt(self, problem: InnerProblem, key: PRNGKeyArray) -> tuple[Params, Report]:
         """Solve one inner problem, and report how well that went.
 
@@ -125,9 +134,7 @@ class Implicit(eqx.Module):
         residual = found.inner_residual
         far = (found.code == Verdict.OK) & (residual > implicit.UNSOLVED)
         code = jnp.where(far, Verdict.INNER_NOT_CONVERGED, found.code)
-        if self.raising is not None:
-            strength = jax.tree.map(lambda leaf: factor * leaf, problem.strength)
-            problem = InnerProblem(problem.loss, problem.support, problem.theta, strength)
+        problem = self.raised(problem, factor)
         phi = implicit.attach_derivative(problem, solution.phi, residual, self.damping)
         return phi, dataclasses.replace(found, code=code)
 
@@ -202,6 +209,25 @@ class Implicit(eqx.Module):
             factor.astype(value.dtype),
         )
         return _refuse(Adjoint(value, phi, solve.value, gradient, info))
+
+
+def by_batch(
+    loss: Loss, batch: Callable[[Any], PyTree[Any]], found: Adjoint, value: PyTree[Any]
+) -> PyTree[Any]:
+    """−uᵀ ∂∇L(φ; batch), the gradient by what the inner loss finds in its batch.
+
+    Args:
+        loss: the inner loss.
+        batch: its batch, as a function of ``value``.
+        found: φ and the adjoint u.
+        value: what is differentiated by.
+
+    Returns:
+        A gradient shaped like ``value``.
+    """
+    _, pull = jax.vjp(lambda value: jax.grad(loss)(found.phi, batch(value)), value)
+    (gradient,) = pull(trees.scale(-1.0, found.solution))
+    return gradient
 
 
 _refuse = functools.partial(

@@ -79,6 +79,7 @@ class _Functions(NamedTuple):
     init: Callable[[Params], Theta]
     adapt: Callable[[Theta, PyTree[Any], PRNGKeyArray], tuple[Params, Report]]
     meta_gradient: Callable[[Theta, Task, PRNGKeyArray], tuple[Float[Array, ""], Theta, Info]]
+    adapted: Callable[[Theta, PyTree[Any], Params, Report], Any] | None
 
 
 class MetaAlgorithm(_Functions):
@@ -89,16 +90,21 @@ class MetaAlgorithm(_Functions):
     ``meta_gradient(theta, task, key) -> (value, gradient, info)`` gives the outer loss and a
     gradient shaped like ``theta``.
 
-    The last two refuse, by an ``InputError``, a ``theta`` that holds anything but float32 and
-    float64 arrays, what is not a single key, and what is no :class:`pullback.tasks.Task` or, in
-    ``adapt``, is one.
+    An algorithm with an inner problem may give a fourth: ``adapted(theta, support, phi, report)``
+    is the :class:`pullback.algorithms.Adapted` of what ``adapt`` returned, for outer losses,
+    metrics and users that look at the problem itself.
+
+    ``adapt`` and ``meta_gradient`` refuse, by an ``InputError``, a ``theta`` that holds anything
+    but float32 and float64 arrays, what is not a single key, and what is no
+    :class:`pullback.tasks.Task` or, in ``adapt``, is one.
     """
 
     __slots__ = ()
 
-    def __new__(cls, init, adapt, meta_gradient):
-        """The three functions, the last two behind their checks."""
-        return super().__new__(cls, init, _adapt_door(adapt), _meta_gradient_door(meta_gradient))
+    def __new__(cls, init, adapt, meta_gradient, adapted=None):
+        """The functions, ``adapt`` and ``meta_gradient`` behind their checks."""
+        doors = _adapt_door(adapt), _meta_gradient_door(meta_gradient)
+        return super().__new__(cls, init, *doors, adapted)
 
 
 def _adapt_door(adapt):

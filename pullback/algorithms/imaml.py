@@ -1,10 +1,26 @@
 """Implicit MAML: the meta-gradient of a converged proximal problem."""
 
+import dataclasses
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from pullback.algorithms.adapted import (
+    Adapted,
+    OfAdapted,
+    OuterLoss,
+    check_outer,
+    direct_gradient,
+    of_free,
+)
 from pullback.algorithms.adaptive_strength import AdaptiveStrength
-from pullback.algorithms.adjoint import Implicit
+from pullback.algorithms.adjoint import Implicit, by_batch
 from pullback.algorithms.base import MetaAlgorithm, init_params
+from pullback.algorithms.frozen import Frozen, freezes
+from pullback.core import trees
 from pullback.core.errors import InputError
 from pullback.core.problem import Loss, Proximal, Strength
+from pullback.core.results import Verdict
 from pullback.implicit.certificate import Certify
 from pullback.linear import LinearSolver
 from pullback.solvers import BlackBox, InnerSolver
@@ -16,6 +32,7 @@ def imaml(
     loss: Loss,
     *,
     strength: Strength,
+    outer_loss: OuterLoss | None = None,
     solver: InnerSolver | BlackBox | None = None,
     linear_solver: LinearSolver | None = None,
     damping: float = 0.0,
@@ -29,7 +46,11 @@ def imaml(
 
     Args:
         loss: ``loss(params, batch) -> scalar``, twice differentiable.
-        strength: Λ: a positive scalar, one scalar per leaf, or a diagonal like the parameters.
+        strength: Λ: a positive scalar, one scalar per leaf, or a diagonal like the parameters. A
+            leaf whose scalar is infinite does not adapt, and is learned all the same; what
+            ``certify`` estimates is then the error of the gradient by the leaves that do.
+        outer_loss: ``outer_loss(params, batch) -> scalar`` of the query set, or an
+            :class:`~pullback.algorithms.OfAdapted`; ``loss`` if None.
         solver: the inner solver. None is :class:`~pullback.solvers.Projected` where the loss is
             convex in a linear head, and L-BFGS where it is not. A callable
             ``solver(problem, theta, key) -> phi`` is a black box and never differentiated.
@@ -45,19 +66,57 @@ def imaml(
         The algorithm. θ is the parameters.
 
     Raises:
-        InputError: if Λ or the damping is out of range, or a solver is not one.
+        InputError: if Λ or the damping is out of range, no leaf adapts, or a solver or a loss is
+            not one.
     """
-    inner = Proximal(loss, check_given(strength))
+    strength = check_given(strength)
+    outer = loss if outer_loss is None else outer_loss
+    check_outer("outer_loss", outer)
+    frozen = Frozen(loss, strength) if freezes(strength) else None
+    inner = None if frozen else Proximal(loss, strength)
     settings = Implicit(solver, linear_solver, damping, certify, raise_strength)
 
+    def posed(theta, support) -> Adapted:
+        """The problem at its start, as the outer loss sees it."""
+        if inner is not None:
+            return Adapted(inner.problem(theta, support), theta)
+        assert frozen is not None
+        free, kept = frozen.split(theta)
+        return Adapted(frozen.problem(free, kept, support), free, kept)
+
     def adapt(theta, support, key):
-        return settings.adapt(inner.problem(theta, support), key)
+        start = posed(theta, support)
+        free, found = settings.adapt(start.problem, key)
+        return start.join(free), found
+
+    def adapted(theta, support, phi, report) -> Adapted:
+        start = posed(theta, support)
+        problem = settings.raised(start.problem, report.strength_factor)
+        free = phi if frozen is None else frozen.split(phi)[0]
+        return Adapted(problem, free, start.frozen)
 
     def meta_gradient(theta, task, key):
-        found = settings.adjoint(inner.problem(theta, task.support), loss, task.query, key)
-        return found.value, found.gradient, found.info
+        start = posed(theta, task.support)
+        found = settings.adjoint(start.problem, of_free(outer, start), task.query, key)
+        gradient, info = found.gradient, found.info
+        if frozen is not None:
+            problem = start.problem
+            slope = by_batch(
+                problem.loss, lambda kept: frozen.batch(kept, task.support), found, start.frozen
+            )
+            gradient = eqx.combine(gradient, slope)
+        if frozen is not None or isinstance(outer, OfAdapted):
 
-    return MetaAlgorithm(init_params, adapt, meta_gradient)
+            def view(theta):
+                return adapted(theta, task.support, start.join(found.phi), info)
+
+            seen = direct_gradient(outer, view, theta, task.query)
+            gradient = trees.add(gradient, seen)
+            code = jnp.where(trees.all_finite(gradient), info.code, Verdict.NOT_FINITE)
+            info = dataclasses.replace(info, code=code)
+        return found.value, gradient, info
+
+    return MetaAlgorithm(init_params, adapt, meta_gradient, adapted)
 
 
 def check_given(strength: Strength | None) -> Strength:

@@ -8,7 +8,7 @@ is stationary where ∇L(φ*; η) + Λ(φ* − θ) = 0. Differentiate that by Λ
     dθ = Λu,    dΛ = −(φ* − θ) ⊙ u,    dη = −uᵀ ∂_η ∇L(φ*; η).
 
 dΛ is summed over a leaf, or over all, where Λ has one value for it. The logarithms of Λ and η are
-what is learned, so both stay positive.
+what is learned, so both stay positive; an η that may have any sign is learned as it is.
 """
 
 import dataclasses
@@ -22,8 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
+from pullback.algorithms.adapted import (
+    Adapted,
+    OfAdapted,
+    OuterLoss,
+    check_outer,
+    direct_gradient,
+    of_free,
+)
 from pullback.algorithms.adaptive_strength import AdaptiveStrength
-from pullback.algorithms.adjoint import Implicit
+from pullback.algorithms.adjoint import Implicit, by_batch
 from pullback.algorithms.base import MetaAlgorithm
 from pullback.algorithms.imaml import DEFAULT, check_given
 from pullback.core import trees
@@ -33,6 +41,7 @@ from pullback.core.problem import (
     InnerProblem,
     Loss,
     Strength,
+    check_finite_leaves,
     check_positive_leaves,
     check_strength,
     check_structure,
@@ -56,12 +65,16 @@ class Learned(eqx.Module):
     Args:
         params: θ.
         log_strength: log Λ: a scalar, one scalar per leaf of ``params``, or shaped like it.
-        log_hyper: log η, or None where the inner loss has no hyperparameters.
+        log_hyper: log η, with None for what may have any sign; None where the inner loss has no
+            hyperparameters.
+        signed_hyper: η where it may have any sign, with None for all other; None where there is
+            no such η.
     """
 
     params: Params
     log_strength: Strength
     log_hyper: PyTree[Any] = None
+    signed_hyper: PyTree[Any] = None
 
     @property
     def strength(self) -> Strength:
@@ -71,7 +84,7 @@ class Learned(eqx.Module):
     @property
     def hyper(self) -> PyTree[Any]:
         """η; None where there is none."""
-        return jax.tree.map(jnp.exp, self.log_hyper)
+        return _hyper(self.log_hyper, self.signed_hyper)
 
 
 def learned_imaml(
@@ -80,7 +93,8 @@ def learned_imaml(
     strength: Strength,
     form: str = "scalar",
     hyper: PyTree[Any] = None,
-    outer_loss: Loss | None = None,
+    signed: PyTree[bool] = False,
+    outer_loss: OuterLoss | None = None,
     solver: InnerSolver | BlackBox | None = None,
     linear_solver: LinearSolver | None = None,
     damping: float = 0.0,
@@ -101,12 +115,15 @@ def learned_imaml(
         strength: Λ at the start: a positive scalar, or as far as ``form`` allows one scalar per
             leaf or a diagonal like the parameters.
         form: a name in :data:`pullback.registries.STRENGTH_FORMS`.
-        hyper: η at the start, a pytree of positive numbers or arrays; None for no such
-            hyperparameters. Write a bounded one as a function of a positive η: label smoothing
-            in 0..1, for instance, as ``η / (1 + η)``.
-        outer_loss: ``outer_loss(params, batch) -> scalar`` of the query set; ``loss`` if None.
-            Required with ``hyper``, since it must not depend on η: otherwise η would be learned
-            to lower the outer loss directly.
+        hyper: η at the start, a pytree of numbers or arrays, positive but where ``signed``; None
+            for no such hyperparameters. Write a bounded one as a function of a positive η: label
+            smoothing in 0..1, for instance, as ``η / (1 + η)``.
+        signed: where η may have any sign: True for all of it, or a pytree of truth values shaped
+            like ``hyper``.
+        outer_loss: ``outer_loss(params, batch) -> scalar`` of the query set, or an
+            :class:`~pullback.algorithms.OfAdapted`; ``loss`` if None. Required with ``hyper``,
+            since it need not depend on η: where it does, η is learned to lower the outer loss
+            directly, too.
         solver: the inner solver, as for :func:`pullback.algorithms.imaml`.
         linear_solver: solves (H + Λ)u = v; ``pullback.linear.ECONOMICAL`` if None,
             preconditioned CG that stops after 10 products with H or at a relative residual of
@@ -125,7 +142,8 @@ def learned_imaml(
     """
     start = check_strength(check_given(strength))
     _check_form(form, start)
-    outer = _check_losses(loss, hyper, outer_loss)
+    signs = _check_signs(hyper, signed)
+    outer = _check_losses(loss, hyper, signs, outer_loss)
     inner: Any = loss
     settings = Implicit(solver, linear_solver, damping, certify, raise_strength)
 
@@ -144,36 +162,54 @@ def learned_imaml(
         # As a part of the batch η reaches solvers, certificates and branches as any array does.
         return InnerProblem(with_hyper, (support, theta.hyper), theta.params, theta.strength)
 
+    def seen_of(problem, theta, phi) -> Adapted:
+        return Adapted(problem, phi, hyper=theta.hyper)
+
     def init(params):
         params = check_params(params)
         check_structure(start, params)
         kind = _common_type(params)
-        log_hyper = jax.tree.map(lambda x: jnp.log(jnp.asarray(x, kind)), hyper)
-        return Learned(params, _log_of_form(form, start, params, kind), log_hyper)
+        values = jax.tree.map(lambda x: jnp.asarray(x, kind), hyper)
+        of_any_sign, positive = eqx.partition(values, signs)
+        if not jax.tree.leaves(of_any_sign):
+            of_any_sign, positive = None, values
+        log_hyper = jax.tree.map(jnp.log, positive)
+        return Learned(params, _log_of_form(form, start, params, kind), log_hyper, of_any_sign)
 
     def adapt(theta, support, key):
         return settings.adapt(problem_of(theta, support), key)
 
+    def adapted(theta, support, phi, report) -> Adapted:
+        problem = settings.raised(problem_of(theta, support), report.strength_factor)
+        return seen_of(problem, theta, phi)
+
     def meta_gradient(theta, task, key):
         problem = problem_of(theta, task.support)
-        found = settings.adjoint(problem, outer, task.query, key)
+        outer_of_phi = of_free(outer, seen_of(problem, theta, problem.theta))
+        found = settings.adjoint(problem, outer_of_phi, task.query, key)
         offset = trees.subtract(found.phi, theta.params)
         by_strength = _strength_gradient(form, offset, found.gradient, theta.log_strength)
-        by_hyper = None
+        by_hyper = None, None
         if hyper is not None:
+            by_hyper = by_batch(
+                with_hyper,
+                lambda parts: (task.support, _hyper(*parts)),
+                found,
+                (theta.log_hyper, theta.signed_hyper),
+            )
+        gradient = Learned(found.gradient, by_strength, *by_hyper)
+        if isinstance(outer, OfAdapted):
 
-            def slope(log_hyper):
-                values = jax.tree.map(jnp.exp, log_hyper)
-                return jax.grad(with_hyper)(found.phi, (task.support, values))
+            def view(theta):
+                return adapted(theta, task.support, found.phi, found.info)
 
-            _, pull = jax.vjp(slope, theta.log_hyper)
-            (by_hyper,) = pull(trees.scale(-1.0, found.solution))
-        gradient = Learned(found.gradient, by_strength, by_hyper)
-        finite = trees.all_finite((by_strength, by_hyper))
+            seen = direct_gradient(outer, view, theta, task.query)
+            gradient = trees.add(gradient, seen)
+        finite = trees.all_finite(gradient)
         code = jnp.where(finite, found.info.code, Verdict.NOT_FINITE)
         return found.value, gradient, dataclasses.replace(found.info, code=code)
 
-    return MetaAlgorithm(init, adapt, meta_gradient)
+    return MetaAlgorithm(init, adapt, meta_gradient, adapted)
 
 
 def describe_strength(theta: Learned, form: str) -> dict[str, Any]:
@@ -198,6 +234,12 @@ def describe_strength(theta: Learned, form: str) -> dict[str, Any]:
             parts = {"min": np.min, "median": np.median, "max": np.max}
             found[name] = {part: float(take(np.asarray(leaf))) for part, take in parts.items()}
     return {"leaves": found}
+
+
+def _hyper(logarithms: PyTree[Any], signed: PyTree[Any]) -> PyTree[Any]:
+    """η of its two parts."""
+    positive = jax.tree.map(jnp.exp, logarithms)
+    return positive if signed is None else eqx.combine(positive, signed)
 
 
 def _strength_gradient(form: str, offset: Params, gradient: Params, like: Strength) -> Strength:
@@ -248,22 +290,39 @@ def _check_form(form: str, strength: Strength) -> None:
                 )
 
 
-def _check_losses(loss: Any, hyper: PyTree[Any], outer_loss: Loss | None) -> Loss:
+def _check_signs(hyper: PyTree[Any], signed: PyTree[bool]) -> PyTree[bool]:
+    """For each leaf of η whether it may have any sign."""
+    if isinstance(signed, bool):
+        return jax.tree.map(lambda _: signed, hyper)
+    given, wanted = jax.tree.structure(signed), jax.tree.structure(hyper)
+    if given != wanted or not all(isinstance(sign, bool) for sign in jax.tree.leaves(signed)):
+        raise InputError(
+            f"learned_imaml(signed={signed!r}) does not go with hyper={hyper!r}",
+            allowed="True, False, or a pytree of them shaped like hyper",
+        )
+    return signed
+
+
+def _check_losses(
+    loss: Any, hyper: PyTree[Any], signs: PyTree[bool], outer_loss: OuterLoss | None
+) -> OuterLoss:
     if outer_loss is not None:
-        check_function("outer_loss", outer_loss, "params, batch")
+        check_outer("outer_loss", outer_loss)
     if hyper is None:
         check_function("loss", loss, "params, batch")
         return loss if outer_loss is None else outer_loss
     if not jax.tree.leaves(hyper):
         raise InputError(
             f"learned_imaml(hyper={hyper!r}) holds no numbers",
-            allowed="a pytree of positive numbers, or None",
+            allowed="a pytree of numbers, or None",
         )
+    of_any_sign, positive = eqx.partition(hyper, signs)
     check_positive_leaves(
-        hyper,
+        positive,
         "The hyperparameter η",
-        "Write one that may be zero or negative as a function of a positive number",
+        "Say signed=True of one that may be zero or negative",
     )
+    check_finite_leaves(of_any_sign, "The hyperparameter η")
     if outer_loss is None:
         raise InputError(
             "learned_imaml(hyper=...) has no outer_loss",

@@ -174,7 +174,7 @@ def check_strength(strength: Strength) -> Strength:
         strength,
         "The proximal strength Λ",
         "λ = 0 has no proximal term and no implicit gradient; MAML, FOMAML and Reptile take "
-        "strength=None for that",
+        "strength=None for that. λ = inf for a whole leaf, in pullback.imaml, freezes it",
     )
     return strength
 
@@ -190,16 +190,37 @@ def check_positive_leaves(values: PyTree[Any], what: str, remedy: str) -> None:
     Raises:
         InputError: naming the first leaf that holds anything else.
     """
+    _check_numbers(values, what, lambda x: x > 0, "positive finite numbers", remedy)
+
+
+def check_finite_leaves(values: PyTree[Any], what: str) -> None:
+    """Every concrete number in a pytree must be finite.
+
+    Args:
+        values: numbers and arrays; traced ones pass.
+        what: the values are, for the message.
+
+    Raises:
+        InputError: naming the first leaf that holds anything else.
+    """
+    _check_numbers(values, what, np.isfinite, "finite numbers", None)
+
+
+def _check_numbers(
+    values: PyTree[Any],
+    what: str,
+    within: Callable[[np.ndarray], np.ndarray],
+    allowed: str,
+    remedy: str | None,
+) -> None:
     for path, leaf in trees.leaf_paths(values):
         if isinstance(leaf, Tracer):
             continue
         dtype = np.asarray(leaf).dtype
         real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
         numbers = np.asarray(leaf, dtype=float) if real else np.asarray(np.nan)
-        if not (np.all(np.isfinite(numbers)) and np.all(numbers > 0)):
-            raise InputError(
-                f"{what} is {leaf!r}{place(path)}", allowed="positive finite numbers", remedy=remedy
-            )
+        if not (np.all(np.isfinite(numbers)) and np.all(within(numbers))):
+            raise InputError(f"{what} is {leaf!r}{place(path)}", allowed=allowed, remedy=remedy)
 
 
 def check_structure(strength: Strength, theta: Params) -> None:

@@ -10,17 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
+from pullback.algorithms.adapted import OfAdapted, check_outer
 from pullback.algorithms.base import MetaAlgorithm, Theta, check_algorithm
 from pullback.core import display, results
-from pullback.core.checks import check_function, check_key, check_params, check_value
-from pullback.core.errors import check_counts
+from pullback.core.checks import check_key, check_params, check_value
+from pullback.core.errors import InputError, check_counts
 from pullback.core.results import Verdict
 from pullback.core.trees import Params
 from pullback.meta import multihost, parallel
 from pullback.tasks.base import TaskDistribution, check_tasks
 
-Metric = Callable[[Params, PyTree[Any]], Float[Array, ""]]
-"""``metric(phi, query) -> scalar``."""
+Metric = Callable[[Params, PyTree[Any]], Float[Array, ""]] | OfAdapted
+"""``metric(phi, query) -> scalar``, or of more than φ."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -95,7 +96,7 @@ def evaluate(
         algorithm: whose ``adapt`` is used.
         theta: what was meta-learned.
         tasks: where tasks come from.
-        metric: ``metric(phi, query) -> scalar``.
+        metric: ``metric(phi, query) -> scalar``, or an :class:`~pullback.algorithms.OfAdapted`.
         key: for episodes and solvers.
         count: number of tasks.
         block: tasks per dispatch.
@@ -113,7 +114,13 @@ def evaluate(
     check_algorithm(algorithm)
     check_key("evaluate", key)
     check_tasks(tasks)
-    check_function("metric", metric, "params, batch")
+    check_outer("metric", metric)
+    if isinstance(metric, OfAdapted) and algorithm.adapted is None:
+        raise InputError(
+            "The metric is an OfAdapted, and the algorithm has no inner problem to show it",
+            allowed="an algorithm of pullback.imaml or pullback.learned_imaml",
+            remedy="Give metric(phi, query)",
+        )
     check_counts("evaluate", count=count, block=block)
     theta = check_params(theta)
     most = parallel.count_devices(devices) * multihost.count()
@@ -152,8 +159,12 @@ def _evaluate_block(theta, tasks, key, numbers, *, algorithm, metric, strategy, 
         episode_key, solver_key = jax.random.split(jax.random.fold_in(key, number))
         task = tasks.sample(episode_key)
         phi, report = algorithm.adapt(theta, task.support, solver_key)
-        check_value(metric, phi, task.query, "metric")
-        score = metric(phi, task.query)
+        seen = phi
+        if isinstance(metric, OfAdapted):
+            assert algorithm.adapted is not None
+            seen = algorithm.adapted(theta, task.support, phi, report)
+        check_value(metric, seen, task.query, "metric")
+        score = metric(seen, task.query)
         code = jnp.where(jnp.isfinite(score), report.code, Verdict.NOT_FINITE)
         return (), (score, report.inner_residual, code)
 

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PRNGKeyArray, PyTree
 
+from pullback.core import trees
+from pullback.core.checks import place
 from pullback.core.errors import InputError
 from pullback.models.objectives import CLASSIFICATION, REGRESSION, Objective
 
@@ -79,6 +81,17 @@ def check_tasks(tasks: Any) -> None:
             allowed="an object with sample(key) -> Task, such as pullback.tasks.Sinusoid()",
             remedy=f"Write {given}(...)" if isinstance(tasks, type) else remedy,
         )
+    for path, leaf in trees.leaf_paths(tasks):
+        if not eqx.is_array_like(leaf):
+            raise InputError(
+                f"The source of tasks is a {type(tasks).__name__}, which holds a "
+                f"{type(leaf).__name__}{place(path)}"
+                if leaf is not tasks
+                else f"The source of tasks is a {type(tasks).__name__}, which is no pytree",
+                allowed="a pytree of arrays",
+                remedy="Derive the class from equinox.Module, with eqx.field(static=True) for "
+                "what is no array: docs/tasks.md",
+            )
 
 
 @dataclass(frozen=True)
