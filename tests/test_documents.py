@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import pullback as pb
+
 pytestmark = pytest.mark.usefixtures("tiny")
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
@@ -92,6 +94,20 @@ def test_the_example_of_new_classes_runs_and_tells_strangers(capsys):
     new, vectors, base = names["new"], names["vectors"], names["base"]
     assert new.score(vectors[~base], names["label"][~base]) > 0.7
     assert new.known(vectors[~base]).mean() > new.known(vectors[base]).mean() + 0.3
+
+
+def test_the_examples_of_outer_losses_run():
+    names = {}
+    for example in blocks("docs/outer-losses.md"):
+        exec(compile(example, "docs/outer-losses.md", "exec"), names)
+        if example.endswith("head_alone.meta_gradient)(theta, tasks.sample(key), key)"):
+            assert int(names["info"].linear_steps) == 0
+            frozen = names["gradient"]["layer0"]["weight"]
+            assert np.abs(frozen).max() > 0
+    assert int(names["info"].code) == pb.Verdict.OK
+    assert float(names["gradient"].log_strength) != 0
+    assert names["draws"]["layer2"]["weight"].shape == (5, 16, 1)
+    assert names["draws"]["layer0"]["weight"] is None
 
 
 def test_the_examples_of_learned_hyperparameters_run(capsys):

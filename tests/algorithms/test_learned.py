@@ -313,7 +313,7 @@ REFUSED = {
     "empty hyper": (lambda: make(hyper={}, outer_loss=cf.loss), ["hyper={}", "None"]),
     "hyper of zero": (
         lambda: make(hyper={"t": np.asarray([1.0, 0.0])}, outer_loss=cf.loss),
-        ["η", "['t']", "positive finite", "function of a positive number"],
+        ["η", "['t']", "positive finite", "signed=True"],
     ),
     "text as hyper": (lambda: make(hyper="warm", outer_loss=cf.loss), ["'warm'", "positive"]),
     "damping": (lambda: make(damping=-1.0), ["damping=-1.0"]),

@@ -123,6 +123,20 @@ class NotTasks(eqx.Module):
         return cf.batch(0), cf.batch(1)
 
 
+class Plain:
+    """Has a ``sample``, but is no pytree."""
+
+    def sample(self, key):
+        return cf.task()
+
+
+class Worded(eqx.Module):
+    names: list
+
+    def sample(self, key):
+        return cf.task()
+
+
 class NeedsKey(eqx.Module):
     weight: jax.Array
 
@@ -452,6 +466,11 @@ CALLS = {
     "train's integer key": (lambda: run_train(key=jnp.asarray(0)), ["int32[]", "one random key"]),
     "list as tasks": (lambda: run_train(tasks=[1, 2]), ["a list", "sample(key) -> Task"]),
     "class as tasks": (lambda: run_train(tasks=Sinusoid), ["class Sinusoid", "Sinusoid(...)"]),
+    "tasks of a plain class": (lambda: run_train(tasks=Plain()), ["Plain", "equinox.Module"]),
+    "tasks with a list of words": (
+        lambda: run_train(tasks=Worded(["a", "b"])),
+        ["Worded", "a str", "static=True"],
+    ),
     "family as tasks": (lambda: run_train(tasks=pb.TaskFamily(Sinusoid())), ["family.train"]),
     "tasks that are pairs": (lambda: run_train(tasks=NotTasks()), ["float64", "pullback.Task"]),
     "number as an optimiser": (lambda: run_train(optimizer=3), ["is 3", "optax.adam(1e-3)"]),
