@@ -1,6 +1,7 @@
 """Implicit MAML: the meta-gradient of a converged proximal problem."""
 
 import dataclasses
+import functools
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -100,10 +101,8 @@ def imaml(
         found = settings.adjoint(start.problem, of_free(outer, start), task.query, key)
         gradient, info = found.gradient, found.info
         if frozen is not None:
-            problem = start.problem
-            slope = by_batch(
-                problem.loss, lambda kept: frozen.batch(kept, task.support), found, start.frozen
-            )
+            batch = functools.partial(frozen.batch, support=task.support)
+            slope = by_batch(start.problem.loss, batch, found, start.frozen)
             gradient = eqx.combine(gradient, slope)
         if frozen is not None or isinstance(outer, OfAdapted):
 
