@@ -45,7 +45,7 @@ class Frozen:
         if not any(jax.tree.leaves(self._adapts)):
             raise InputError(
                 "The proximal strength Λ is infinite at every leaf, so that nothing adapts",
-                allowed="at least one leaf with a finite λ",
+                allowed="positive finite numbers for at least one leaf",
             )
         self._strength = eqx.filter(check_strength(self._given), self._adapts)
         self._whole = loss
@@ -100,8 +100,12 @@ class Frozen:
 
 def is_frozen(strength: Any) -> bool:
     """Whether an entry of Λ says that its leaf does not adapt."""
-    known = not isinstance(strength, Tracer) and jnp.ndim(strength) == 0
-    return known and bool(np.isposinf(np.asarray(strength, dtype=float)))
+    if isinstance(strength, Tracer):
+        return False
+    value = np.asarray(strength)
+    # What is no real number is for `check_strength` to refuse.
+    real = value.ndim == 0 and jnp.issubdtype(value.dtype, jnp.floating)
+    return bool(real and np.isposinf(value.astype(float)))
 
 
 def freezes(strength: Strength | None) -> bool:
