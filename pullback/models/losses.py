@@ -46,6 +46,8 @@ class MeanLoss:
             at outputs drawn at random, once.
         quadratic: whether it is quadratic in them, so that one Newton step solves the head.
         check: ``check(outputs, targets)``, for errors of their shapes and types.
+        hessian: ``hessian(outputs, targets)`` gives the second derivatives of each example's loss
+            by its outputs, where automatic ones lose their digits.
 
     Raises:
         InputError: if a function is none; from the loss, if ``convex`` is not true, or the batch
@@ -57,6 +59,7 @@ class MeanLoss:
     convex: bool = False
     quadratic: bool = False
     check: Callable[[Array, Any], None] | None = None
+    hessian: Callable[[Array, Array], Array] | None = None
     _compared: set[str] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self):
@@ -115,6 +118,8 @@ class MeanLoss:
         self, outputs: Float[Array, "examples outputs"], targets: Array
     ) -> Float[Array, "examples outputs outputs"]:
         """The second derivatives of each example's loss by its outputs."""
+        if self.hessian is not None:
+            return self.hessian(outputs, targets)
 
         def one(f, y):
             return self.each(f[None], y[None])[0]
@@ -169,6 +174,7 @@ def cross_entropy(apply: Apply) -> MeanLoss:
         _cross_entropies,
         convex=True,
         check=functools.partial(_check_classes, "cross_entropy"),
+        hessian=_softmax_curvatures,
     )
 
 
@@ -265,6 +271,18 @@ def _cross_entropies(logits: Array, labels: Array) -> Array:
     each = optax.losses.softmax_cross_entropy_with_integer_labels(logits, _wide_labels(labels))
     # A factor, unlike a choice, makes the gradient NaN as well.
     return each * _known(logits, labels)
+
+
+def _softmax_curvatures(logits: Array, labels: Array) -> Array:
+    """diag(p) − ppᵀ, whose rows add up to 0.
+
+    Where p saturates, p − p² is 0 while the products of p are not, and the matrix would be
+    indefinite; so the diagonal is the sum of the others.
+    """
+    p = jax.nn.softmax(logits)
+    products = p[:, :, None] * p[:, None, :] * (1 - jnp.eye(p.shape[1], dtype=p.dtype))
+    curved = jnp.sum(products, axis=2)[:, :, None] * jnp.eye(p.shape[1], dtype=p.dtype) - products
+    return curved * _known(logits, labels)[:, None, None]
 
 
 def _hits(logits: Array, labels: Array) -> Array:

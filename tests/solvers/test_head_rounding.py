@@ -1,5 +1,5 @@
-"""The head's solve where rounding makes its kernel indefinite: examples with nearly the same
-features."""
+"""The head's solve where rounding makes a matrix of it indefinite: examples with nearly the same
+features, and logits so large that probabilities saturate."""
 
 import jax
 import jax.numpy as jnp
@@ -63,3 +63,35 @@ def test_close_examples_are_adapted_to_in_single_precision(each, count, rng):
     phi = solved(Projected())
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(phi))
     assert objective(phi) <= objective(solved(LBFGS(200))) * (1 + 1e-3)
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e2, 1e4])
+@pytest.mark.parametrize(("count", "features"), [(4, 30), (40, 3)], ids=["dual", "primal"])
+def test_features_in_large_units_are_adapted_to_in_single_precision(unit, count, features, rng):
+    model = MLP(inputs=features, outputs=5, hidden=())
+    x = jnp.asarray(unit * rng.normal(size=(count, features)), jnp.float32)
+    problem = Proximal(cross_entropy(model.apply), 2.0).problem(
+        model.init(jax.random.key(0)), (x, jnp.arange(count) % 5)
+    )
+    found = jax.jit(lambda: run(Projected(), problem, problem.theta, jax.random.key(0)))()
+    before, _ = problem.value_and_gradient(problem.theta)
+    after, _ = problem.value_and_gradient(found.phi)
+    assert np.isfinite(after) and after < before
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found.phi))
+
+
+def test_the_curvature_of_softmax_is_that_of_its_logits_and_never_indefinite(rng):
+    loss = cross_entropy(lambda params, x: x)
+    logits, labels = rng.normal(size=(6, 4)), np.arange(6) % 4
+    with jax.enable_x64(True):
+        each = [
+            jax.hessian(lambda f, y=y: loss.of_outputs(f[None], np.array([y]), None))(f)
+            for f, y in zip(jnp.asarray(logits), labels, strict=True)
+        ]
+        np.testing.assert_allclose(loss.curvatures(jnp.asarray(logits), labels), each, atol=1e-15)
+    for unit in (1.0, 30.0, 1e4):
+        large = jnp.asarray(unit * logits, jnp.float32)
+        curved = np.asarray(loss.curvatures(large, jnp.asarray(labels)), float)
+        np.testing.assert_allclose(curved, curved.transpose(0, 2, 1), rtol=1e-6)
+        off = np.abs(curved).sum(2) - np.diagonal(curved, axis1=1, axis2=2)
+        assert (np.diagonal(curved, axis1=1, axis2=2) >= off * (1 - 1e-6)).all()
