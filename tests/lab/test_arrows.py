@@ -25,6 +25,54 @@ def test_directions_are_means_over_the_tasks(kind):
         np.testing.assert_allclose(found.gradients[row], np.mean(each, axis=0), atol=1e-4)
 
 
+def test_the_directions_at_the_start_are_those_of_the_text_in_python():
+    shown = {}
+    exec(view.CODE, shown)
+    found = mathematics.meta_gradients("valley", 5, np.tile(START, (4, 1)), 1.0)
+    np.testing.assert_allclose(found.gradients, -np.stack(shown["arrows"]), atol=1e-4)
+
+
+CORNERS = np.array([(x, y) for x in (-3.0, -1.0, 1.0, 3.0) for y in (-3.0, -1.0, 1.0, 3.0)])
+
+
+@pytest.mark.parametrize("strength", [0.01, 3.0, 4.0, 100.0])
+@pytest.mark.parametrize("kind", landscapes.KINDS)
+def test_inner_steps_go_down_from_everywhere_in_the_figure(kind, strength):
+    tasks = mathematics.stacked_tasks(kind)
+    for name, pull in (("imaml", strength), ("maml", 0.0)):
+        algorithm = mathematics.make_algorithm(name, 32, strength)
+
+        def values(theta, task, algorithm=algorithm, pull=pull):
+            phi, _ = algorithm.adapt(theta, task.support, jax.random.key(0))
+            moved = jax.numpy.sum((phi - theta) ** 2)
+            before, after = (landscapes.loss(at, task.support) for at in (theta, phi))
+            return before, after + 0.5 * pull * moved
+
+        over_tasks = jax.vmap(jax.vmap(values, (0, None)), (None, 0))
+        before, after = jax.jit(over_tasks)(CORNERS.astype(np.float32), tasks)
+        assert (np.asarray(after) <= before).all()
+
+
+@pytest.mark.parametrize("strength", [0.01, 4.0, 100.0])
+@pytest.mark.parametrize("kind", landscapes.KINDS)
+def test_imamls_direction_is_the_dense_solve_where_the_steps_end(kind, strength):
+    algorithm = mathematics.make_algorithm("imaml", 3, strength)
+    found = mathematics.meta_gradients(kind, 3, np.tile(START, (4, 1)), strength)
+    each, least = [], np.inf
+    for task in landscapes.tasks(kind, 3):
+        phi, _ = algorithm.adapt(jax.numpy.asarray(START), task.support, jax.random.key(0))
+        curved = np.asarray(jax.hessian(landscapes.loss)(phi, task.support), float)
+        operator = curved + strength * np.eye(2)
+        least = min(least, np.linalg.eigvalsh(operator).min())
+        slope = np.asarray(jax.grad(landscapes.loss)(phi, task.query), float)
+        each.append(strength * np.linalg.solve(operator, slope))
+    if least > 0:
+        np.testing.assert_allclose(found.gradients[0], np.mean(each, axis=0), rtol=1e-3, atol=1e-4)
+    else:
+        # There is no minimum of the inner problem where the steps end, and the page says so.
+        assert found.codes.any() and strength < 4.0 and kind != "quadratic"
+
+
 def test_maml_is_the_slope_of_its_outer_loss():
     theta, step = np.array([0.4, 0.2]), 0.02
     found = mathematics.meta_gradients("quadratic", 2, np.tile(theta, (4, 1)), 1.0)

@@ -22,13 +22,14 @@ MAX_META_STEPS = 400
 
 LEAD = r"""
 Three tasks now, and four ways to move $\theta$ so that adapting from it goes well. All four take
-the same $k$ plain gradient steps $\phi_{j+1} = \phi_j - 0.3\,\nabla L_i(\phi_j)$ from $\theta$;
+$k$ plain gradient steps $\phi_{j+1} = \phi_j - 0.2\,\nabla L_i(\phi_j)$ from $\theta$, iMAML
+shorter ones, $1/(5+\lambda)$, down its loss with the pull;
 they differ in what they make of the query loss at the end:
 
 | | moves $\theta$ against |
 | --- | --- |
 | iMAML | $\Lambda(H+\Lambda)^{-1}\,\nabla L^{\text{query}}(\phi_k)$, the pull in its inner loss |
-| MAML | $\left(\prod_j (I - 0.3\,\nabla^2 L(\phi_j))\right)\nabla L^{\text{query}}(\phi_k)$ |
+| MAML | $\left(\prod_j (I - 0.2\,\nabla^2 L(\phi_j))\right)\nabla L^{\text{query}}(\phi_k)$ |
 | FOMAML | $\nabla L^{\text{query}}(\phi_k)$ |
 | Reptile | $\theta - \phi_k$, on the support set alone |
 
@@ -37,13 +38,14 @@ adaptation, as a function of $\theta$.
 """
 
 NOTES = r"""
-With one step the four nearly agree: there is little to differentiate. With more, MAML's product
-of $k$ factors shrinks every direction in which the loss is curved, until nearly nothing of the
-gradient is left where $\phi_k$ has forgotten $\theta$; FOMAML keeps what MAML takes away, so it
-points elsewhere and does not come to rest where MAML does; Reptile never sees the query set. The
-pull keeps $\phi^*$ from forgetting: iMAML's direction stays useful however many steps there are,
-at a cost that does not grow with them; the weaker $\lambda$ is, the less of $\theta$ is left in it.
-MAML's and iMAML's minima differ, since their outer losses do: switch the grey lines to see both.
+MAML's product of $k$ factors shrinks every direction in which the loss is curved upward, the more
+the larger $k$ is; FOMAML keeps what MAML takes away, so it points elsewhere; Reptile never sees the
+query set. iMAML needs the last point only: what it stores does not grow with the steps. The weaker
+$\lambda$ is, the less of $\theta$ is left in its direction.
+MAML's and iMAML's outer losses differ: switch the grey lines to see both.
+
+The table compares all four at the start. After a step each is somewhere else, and so are its
+gradient and its angles.
 
 A *gradient* is one evaluation of $\nabla L$ for one task, a *product* one of a Hessian with a
 vector, which costs about as much as two gradients. *Stored* counts the numbers per parameter that
@@ -55,10 +57,13 @@ import jax, jax.numpy as jnp
 import pullback as pb
 from pullback.lab.landscapes import loss, tasks
 
-theta, task, solver = jnp.array([2.1, -1.6]), tasks("valley")[0], pb.solvers.GradientDescent(5, 0.3)
-algorithms = (pb.imaml(loss, strength=1.0, solver=solver), pb.maml(loss, solver=solver),
-              pb.fomaml(loss, solver=solver), pb.reptile(loss, solver=solver, fit="support"))
-arrows = [-a.meta_gradient(theta, task, jax.random.key(0))[1] for a in algorithms]
+theta, three, plain = jnp.array([2.1, -1.6]), tasks("valley", 3), pb.solvers.GradientDescent(5, 0.2)
+pulled, exact = pb.solvers.GradientDescent(5, 1 / (5 + 1.0)), pb.linear.CG(20, rtol=1e-6)
+algorithms = (pb.imaml(loss, strength=1.0, solver=pulled, linear_solver=exact),
+              pb.maml(loss, solver=plain), pb.fomaml(loss, solver=plain),
+              pb.reptile(loss, solver=plain, fit="support"))
+arrows = [-sum(a.meta_gradient(theta, task, jax.random.key(0))[1] for task in three) / 3
+          for a in algorithms]
 """
 
 
@@ -272,7 +277,7 @@ def tables(settings: Settings, found: MetaGradients, meta_steps: int) -> str:
         + common.table(
             between,
             head=("", *(style.title for style in STYLES[1:])),
-            caption="Angles between the directions",
+            caption="Angles between the directions" + (", each at its own θ" if meta_steps else ""),
             style="margin-top:0.9rem",
         )
         + '<p style="margin-top:0.6rem">'
