@@ -46,8 +46,6 @@ class MeanLoss:
             at outputs drawn at random, once.
         quadratic: whether it is quadratic in them, so that one Newton step solves the head.
         check: ``check(outputs, targets)``, for errors of their shapes and types.
-        hessian: ``hessian(outputs, targets)`` gives the second derivatives of each example's loss
-            by its outputs, where automatic ones lose their digits.
 
     Raises:
         InputError: if a function is none; from the loss, if ``convex`` is not true, or the batch
@@ -59,7 +57,6 @@ class MeanLoss:
     convex: bool = False
     quadratic: bool = False
     check: Callable[[Array, Any], None] | None = None
-    hessian: Callable[[Array, Array], Array] | None = None
     _compared: set[str] = field(default_factory=set, init=False, repr=False)
 
     def __post_init__(self):
@@ -118,8 +115,8 @@ class MeanLoss:
         self, outputs: Float[Array, "examples outputs"], targets: Array
     ) -> Float[Array, "examples outputs outputs"]:
         """The second derivatives of each example's loss by its outputs."""
-        if self.hessian is not None:
-            return self.hessian(outputs, targets)
+        if self.each is _cross_entropies:
+            return _softmax_curvatures(outputs, targets)
 
         def one(f, y):
             return self.each(f[None], y[None])[0]
@@ -174,7 +171,6 @@ def cross_entropy(apply: Apply) -> MeanLoss:
         _cross_entropies,
         convex=True,
         check=functools.partial(_check_classes, "cross_entropy"),
-        hessian=_softmax_curvatures,
     )
 
 

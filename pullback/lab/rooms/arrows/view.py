@@ -22,14 +22,14 @@ MAX_META_STEPS = 400
 
 LEAD = r"""
 Three tasks now, and four ways to move $\theta$ so that adapting from it goes well. All four take
-$k$ plain gradient steps $\phi_{j+1} = \phi_j - 0.2\,\nabla L_i(\phi_j)$ from $\theta$, iMAML
-shorter ones, $1/(5+\lambda)$, down its loss with the pull;
+$k$ plain gradient steps $\phi_{j+1} = \phi_j - \tfrac18\nabla L_i(\phi_j)$ from $\theta$, iMAML
+shorter ones, $1/(8+\lambda)$, down its loss with the pull;
 they differ in what they make of the query loss at the end:
 
 | | moves $\theta$ against |
 | --- | --- |
 | iMAML | $\Lambda(H+\Lambda)^{-1}\,\nabla L^{\text{query}}(\phi_k)$, the pull in its inner loss |
-| MAML | $\left(\prod_j (I - 0.2\,\nabla^2 L(\phi_j))\right)\nabla L^{\text{query}}(\phi_k)$ |
+| MAML | $\left(\prod_j (I - \tfrac18\nabla^2 L(\phi_j))\right)\nabla L^{\text{query}}(\phi_k)$ |
 | FOMAML | $\nabla L^{\text{query}}(\phi_k)$ |
 | Reptile | $\theta - \phi_k$, on the support set alone |
 
@@ -38,14 +38,13 @@ adaptation, as a function of $\theta$.
 """
 
 NOTES = r"""
-MAML's product of $k$ factors shrinks every direction in which the loss is curved upward, the more
-the larger $k$ is; FOMAML keeps what MAML takes away, so it points elsewhere; Reptile never sees the
-query set. iMAML needs the last point only: what it stores does not grow with the steps. The weaker
-$\lambda$ is, the less of $\theta$ is left in its direction.
-MAML's and iMAML's outer losses differ: switch the grey lines to see both.
+On the quadratic losses MAML's product of $k$ factors shrinks every direction, the more the larger
+$k$ is, and the weaker $\lambda$ is, the more iMAML's solve shrinks it. FOMAML keeps what both take
+away; Reptile never sees the query set. iMAML needs the last point only: what it stores does not
+grow with the steps. MAML's and iMAML's outer losses differ: switch the grey lines to see both.
 
-The table compares all four at the start. After a step each is somewhere else, and so are its
-gradient and its angles.
+At the start all four are compared at one $\theta$. After a meta-step each is at its own, and so are
+its gradient and its angles.
 
 A *gradient* is one evaluation of $\nabla L$ for one task, a *product* one of a Hessian with a
 vector, which costs about as much as two gradients. *Stored* counts the numbers per parameter that
@@ -57,8 +56,9 @@ import jax, jax.numpy as jnp
 import pullback as pb
 from pullback.lab.landscapes import loss, tasks
 
-theta, three, plain = jnp.array([2.1, -1.6]), tasks("valley", 3), pb.solvers.GradientDescent(5, 0.2)
-pulled, exact = pb.solvers.GradientDescent(5, 1 / (5 + 1.0)), pb.linear.CG(20, rtol=1e-6)
+theta, three = jnp.array([2.1, -1.6]), tasks("valley", 3)
+plain = pb.solvers.GradientDescent(5, 1 / 8)
+pulled, exact = pb.solvers.GradientDescent(5, 1 / (8 + 1.0)), pb.linear.CG(20, rtol=1e-6)
 algorithms = (pb.imaml(loss, strength=1.0, solver=pulled, linear_solver=exact),
               pb.maml(loss, solver=plain), pb.fomaml(loss, solver=plain),
               pb.reptile(loss, solver=plain, fit="support"))
