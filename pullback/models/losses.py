@@ -276,8 +276,9 @@ def _softmax_curvatures(logits: Array, labels: Array) -> Array:
     indefinite; so the diagonal is the sum of the others.
     """
     p = jax.nn.softmax(logits)
-    products = p[:, :, None] * p[:, None, :] * (1 - jnp.eye(p.shape[1], dtype=p.dtype))
-    curved = jnp.sum(products, axis=2)[:, :, None] * jnp.eye(p.shape[1], dtype=p.dtype) - products
+    diagonal = jnp.eye(p.shape[1], dtype=p.dtype)[None]
+    products = p[:, :, None] * p[:, None, :] * (1 - diagonal)
+    curved = jnp.sum(products, axis=2)[:, :, None] * diagonal - products
     return curved * _known(logits, labels)[:, None, None]
 
 
