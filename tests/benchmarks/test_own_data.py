@@ -33,3 +33,26 @@ def test_a_large_table_is_reported():
     report = own_data.large(30)
     assert report.startswith("300 rows in 30 groups")
     assert "a new group of five rows" in report
+
+
+def test_a_comparison_goes_on_from_its_file_and_names_what_is_not_installed(
+    monkeypatch, tmp_path, capsys
+):
+    asked = []
+
+    def score(name, method, seed):
+        asked.append((name, method, seed))
+        scores = {"0": {"error": 1 / 3, "coverage": 0.9}}
+        return {"table": name, "method": method, "seed": seed, "cpu": 0.1, "scores": scores}
+
+    monkeypatch.setattr(own_data.baselines, "PACKAGES", {"MixedLM": "no_such_package"})
+    kept = tmp_path / "kept.json"
+    parser = own_data.options("", own_data.TABLES, own_data.METHODS)
+    one = ["--sets", "Milk", "--methods", "pooled", "MixedLM", "--json", str(kept)]
+    own_data.compare(parser.parse_args([*one, "--seeds", "1"]), score, own_data.cell)
+    assert "MixedLM is left out: pip install no_such_package" in capsys.readouterr().out
+    own_data.compare(parser.parse_args([*one, "--seeds", "2"]), score, own_data.cell)
+    assert asked == [("Milk", "pooled", 0), ("Milk", "pooled", 1)]
+    assert [r["seed"] for r in own_data.known(kept)] == [0, 1]
+    assert own_data.known(kept)[0]["scores"]["0"]["error"] == 0.333333
+    assert "| Milk | pooled | 0.333 / 90 |" in capsys.readouterr().out
