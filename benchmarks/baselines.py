@@ -10,9 +10,14 @@ among the other groups. "Gaussian process" is scikit-learn's, of all columns, an
 within groups once more for rows of the same group. "boosting" is scikit-learn's gradient boosting
 of the columns and of statistics of the group's rows, trained on groups whose first rows are taken
 for all that is known of them; the iterations and the standard deviations are those of groups that
-were left out.
+were left out. "GPBoost" and "MERF" are the packages of those names (Sigrist 2022; Hajjem et al.
+2014): boosted trees and a random forest for the population, and an intercept and a slope of the
+first column for each group. Both predict a group that they have not seen by the population alone,
+so its effects are their best linear prediction here too. Their deviations leave out that the
+population's function is an estimate.
 """
 
+import logging
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -353,6 +358,96 @@ def boosting(x, y, groups, table) -> Predict:
     return predict
 
 
+def gp_boost(x, y, groups, table) -> Predict:
+    """GPBoost: boosted trees beside an intercept and a slope of the first column for each group."""
+    import gpboost
+
+    _, inputs = _inputs(x, groups)
+    _, group = np.unique(groups, return_inverse=True)
+    centre, unit = y.mean(), y.std()
+    columns, effects = np.ascontiguousarray(inputs(x)), _effects(x, x, table)
+    params = {
+        "objective": "regression_l2",
+        "learning_rate": 0.05,
+        "max_depth": 3,
+        "min_data_in_leaf": 10,
+        "num_threads": 1,
+        "verbose": -1,
+    }
+
+    def data():
+        return gpboost.Dataset(columns, (y - centre) / unit)
+
+    def mixed():
+        return gpboost.GPModel(
+            group_data=group, group_rand_coef_data=effects[:, 1:], ind_effect_group_rand_coef=[1]
+        )
+
+    tried = gpboost.cv(
+        params=params,
+        train_set=data(),
+        gp_model=mixed(),
+        num_boost_round=300,
+        early_stopping_rounds=20,
+        folds=list(GroupKFold(5).split(columns, y, group)),
+        use_gp_model_for_validation=False,
+        metric="l2",
+    )
+    random = mixed()
+    trees = gpboost.train(
+        params=params, train_set=data(), gp_model=random, num_boost_round=len(tried["l2-mean"])
+    )
+    noise, *variances = np.asarray(random.get_cov_pars(), float)[0]
+
+    def fixed(rows):
+        if len(rows) == 0:
+            return np.zeros(0)
+        return trees.predict(
+            data=np.ascontiguousarray(inputs(rows)),
+            group_data_pred=np.full(len(rows), -1),
+            group_rand_coef_data_pred=_effects(x, rows, table)[:, 1:],
+            pred_latent=True,
+        )["fixed_effect"]
+
+    return _of_residuals(x, table, fixed, np.diag(variances), noise, centre, unit)
+
+
+def random_forest(x, y, groups, table) -> Predict:
+    """MERF: a random forest beside an intercept and a slope of the first column for each group."""
+    from merf import MERF
+    from sklearn.ensemble import RandomForestRegressor
+
+    logging.getLogger("merf.merf").setLevel(logging.WARNING)
+    _, inputs = _inputs(x, groups)
+    centre, unit = y.mean(), y.std()
+    model = MERF(RandomForestRegressor(300, random_state=0, n_jobs=1))
+    model.fit(inputs(x), _effects(x, x, table), pd.Series(groups), (y - centre) / unit)
+
+    def fixed(rows):
+        return model.trained_fe_model.predict(inputs(rows)) if len(rows) else np.zeros(0)
+
+    spread, noise = model.D_hat_history[-1], model.sigma2_hat_history[-1]
+    return _of_residuals(x, table, fixed, spread, noise, centre, unit)
+
+
+def _effects(x: pd.DataFrame, rows: pd.DataFrame, table: "Table") -> np.ndarray:
+    """An intercept and the first column, standardised as it is in the rows of the fit."""
+    known, asked = (r[table.numbers[0]].to_numpy(float) for r in (x, rows))
+    return np.stack([np.ones(len(asked)), (asked - known.mean()) / known.std()], 1)
+
+
+def _of_residuals(x, table, fixed, spread, noise, centre, unit) -> Predict:
+    """Any regression of the population, and the best linear prediction of what it leaves."""
+
+    def predict(xs, ys, xq):
+        zs, zq = (_effects(x, rows, table) for rows in (xs, xq))
+        toward, variance = best_linear(zs, zq, spread, noise)
+        mean = fixed(xq) + toward @ ((ys - centre) / unit - fixed(xs))
+        return centre + unit * mean, unit * np.sqrt(variance)
+
+    return predict
+
+
 def _inputs(x: pd.DataFrame, groups: np.ndarray):
     """Columns as standardised numbers, those that vary within groups first."""
     _, group = np.unique(groups, return_inverse=True)
@@ -390,9 +485,16 @@ METHODS: dict[str, Callable[..., Predict]] = {
     "MixedLM, quadratic": mixed_model(2),
     "Gaussian process": gaussian_process,
     "boosting": boosting,
+    "GPBoost": gp_boost,
+    "MERF": random_forest,
 }
 
-PACKAGES = {"MixedLM": "statsmodels", "MixedLM, quadratic": "statsmodels"}
+PACKAGES = {
+    "MixedLM": "statsmodels",
+    "MixedLM, quadratic": "statsmodels",
+    "GPBoost": "gpboost",
+    "MERF": "merf",
+}
 """What a method needs that is not among the project's own requirements."""
 
 

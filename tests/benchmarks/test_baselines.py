@@ -157,3 +157,39 @@ def test_boosting_learns_that_a_group_stays_near_its_mean():
     mean, deviation = predict(x[:3], np.full(3, 2.0), x[3:6])
     np.testing.assert_allclose(mean, 2.0, atol=0.7)
     assert deviation[0] < predict(x[:0], y[:0], x[:6])[1][0] / 2
+
+
+@pytest.mark.parametrize(("method", "package"), [("GPBoost", "gpboost"), ("MERF", "merf")])
+def test_packages_of_mixed_effects_learn_that_groups_are_lines(lines, method, package):
+    pytest.importorskip(package)
+    x, y, groups = lines
+    held = np.isin(groups, ["g0", "g1", "g2"])
+    predict = baselines.METHODS[method](x[~held], y[~held], groups[~held], SLEEP)
+    apart = {0: [], 4: []}
+    for name in ("g0", "g1", "g2"):
+        own = np.flatnonzero(groups == name)
+        for k, found in apart.items():
+            mean, deviation = predict(x.iloc[own[:k]], y[own[:k]], x.iloc[own[4:]])
+            found.append(np.stack([mean - y[own[4:]], deviation]))
+    (before, wide), (after, narrow) = (np.concatenate(found, 1) for found in apart.values())
+    assert np.std(after) < np.std(before) / 4
+    assert np.all(narrow < wide / 3)
+
+
+def test_what_a_regression_leaves_is_predicted_in_the_units_of_the_target(lines):
+    x, _, _ = lines
+    spread, noise, centre, unit = np.array([[2.0, 0.3], [0.3, 0.5]]), 0.4, 10.0, 3.0
+
+    def fixed(rows):
+        return 0.2 * rows.Days.to_numpy() - 1
+
+    predict = baselines._of_residuals(x, SLEEP, fixed, spread, noise, centre, unit)
+    known, asked, targets = x[:2], x[2:6], np.array([12.0, 5.0])
+    mean, deviation = predict(known, targets, asked)
+    z = with_ones((x.Days[:6] - x.Days.mean()) / x.Days.std(ddof=0))
+    whole = unit**2 * (z @ spread @ z.T + noise * np.eye(6))
+    middle = centre + unit * fixed(x[:6])
+    toward = whole[2:, :2] @ np.linalg.inv(whole[:2, :2])
+    np.testing.assert_allclose(mean, middle[2:] + toward @ (targets - middle[:2]))
+    left = whole[2:, 2:] - toward @ whole[:2, 2:]
+    np.testing.assert_allclose(deviation**2, np.diag(left))
