@@ -206,9 +206,10 @@ def options_of_commands() -> dict[str, set[str]]:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_commands_in_the_documents_have_the_options_they_are_given(document):
     options = options_of_commands()
-    flags_of_benchmarks = {
+    flags_of_scripts = {
         flag
-        for path in (ROOT / "benchmarks").rglob("*.py")
+        for folder in ("benchmarks", "examples")
+        for path in (ROOT / folder).rglob("*.py")
         for flag in re.findall(r"[\"'](--[a-z][\w-]*)", path.read_text())
     }
     wrong = []
@@ -216,16 +217,20 @@ def test_the_commands_in_the_documents_have_the_options_they_are_given(document)
         line = line.split(" #")[0]
         command = re.match(r"(?:srun )?pullback ([a-z]+)\b", line)
         benchmark = re.search(r"python -m (benchmarks\.\w+)", line)
+        example = re.search(r"python (examples/\w+\.py)", line)
         flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", line))
         if benchmark:
-            wrong += [(line, flag) for flag in flags - flags_of_benchmarks]
+            wrong += [(line, flag) for flag in flags - flags_of_scripts]
             wrong += [] if importlib.util.find_spec(benchmark[1]) else [(line, benchmark[1])]
+        elif example:
+            known = re.findall(r"\"(--[a-z][\w-]*)", (ROOT / example[1]).read_text())
+            wrong += [(line, flag) for flag in flags if flag not in known]
         elif command:
             known = options.get(command[1])
             wrong += [(line, flag) for flag in flags if known is None or flag not in known]
             wrong += [] if known is not None else [(line, command[1])]
         elif re.match(r"(--[a-z]|pullback --)", line):
-            anywhere = set().union(*options.values(), flags_of_benchmarks, {"--version"})
+            anywhere = set().union(*options.values(), flags_of_scripts, {"--version"})
             wrong += [(line, flag) for flag in flags if flag not in anywhere]
     assert not wrong
 

@@ -4,17 +4,21 @@ import os
 import re
 import subprocess
 import sys
+from math import nan
 from pathlib import Path
 
+import numpy as np
+import pytest
 from compiling import ENVIRONMENT
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
 
-def lines_of(example: str) -> dict[str, tuple[float, ...]]:
+def lines_of(example: str, *options: str | Path) -> dict[str, tuple[float, ...]]:
     """What an example prints: the numbers of each line, by the words before them."""
     done = subprocess.run(
-        [sys.executable, ROOT / "examples" / example],
+        [sys.executable, "-W", "error", ROOT / "examples" / example, *options],
         env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
@@ -24,6 +28,25 @@ def lines_of(example: str) -> dict[str, tuple[float, ...]]:
     line = re.compile(r"(.+): ([\d.]+)%?(?: ± ([\d.]+))?")
     lines = map(line.fullmatch, done.stdout.splitlines())
     return {line[1]: tuple(float(n) for n in line.groups()[1:] if n) for line in lines if line}
+
+
+def documented(section: str) -> list[list[float]]:
+    """The numbers of the rows of a section's table in docs/examples.md; nan for a dash."""
+    text = (ROOT / "docs/examples.md").read_text()
+    (part,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+    rows = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("|")]
+    return [[nan if c == "–" else float(c.removesuffix(" %")) for c in row] for row in rows[2:]]
+
+
+@pytest.fixture
+def plot(tmp_path):
+    """The options by which an example draws into a file, which has to be a picture in the end."""
+    path = tmp_path / "plot.png"
+    yield "--plot", path
+    with Image.open(path) as picture:
+        assert picture.size > (500, 300)
+        # A blank one would have a single grey.
+        assert len(np.unique(np.asarray(picture.convert("L")))) > 50
 
 
 def test_a_loss_and_a_model_of_ones_own_are_meta_learned_and_certified():
@@ -66,3 +89,26 @@ def test_an_algorithm_of_ones_own_stands_beside_imaml():
         error, interval = found[f"mean squared error of {name}"]
         assert 0 < error + interval < 4.4
     assert found["mean squared error of imaml"][0] < found["mean squared error of halfway"][0]
+
+
+def test_new_machines_are_predicted_from_a_few_of_their_rows(plot):
+    found = lines_of("machines.py", *plot)
+    errors = {k: found[f"rows seen {k}, error in µm"][0] for k in (0, 1, 3, 5)}
+    assert errors[0] == pytest.approx(found["pooled, error in µm"][0], rel=0.05)
+    assert errors[1] < 0.8 * errors[0]
+    assert errors[0] - errors[3] > 0.9 * (errors[0] - errors[5])
+    # The noise of a measurement is 1.5.
+    assert 1.4 < errors[5] < 1.8
+    for k in (1, 3, 5):
+        alone, *_ = found[f"rows seen {k}, error in µm of a machine alone"]
+        assert errors[k] < alone
+    # Two parameters of five rows.
+    assert alone == pytest.approx(errors[5], rel=0.05)
+    widths = [found[f"rows seen {k}, width of the interval of 90 % in µm"][0] for k in errors]
+    assert widths == sorted(widths, reverse=True)
+    assert all(85 <= found[f"rows seen {k}, targets within it"][0] <= 95 for k in errors)
+    for k, *numbers in documented("Machines"):
+        names = ("error in µm", "error in µm of a machine alone")
+        names += ("width of the interval of 90 % in µm", "targets within it")
+        printed = [found.get(f"rows seen {k:.0f}, {name}", (nan,))[0] for name in names]
+        np.testing.assert_allclose(numbers, printed, rtol=0.02)
