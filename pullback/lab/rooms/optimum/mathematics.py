@@ -34,7 +34,7 @@ STEEPEST = SUPPORT.curvature / WAVE + abs(SUPPORT.tilt)
 
 GRID = 20_001
 ROOM_FOR = 80
-"""Optima and ridges that are refined at once; at λ = 0.1, the least of the room, there are at most 65."""
+"""Optima and ridges that are refined at once; at λ = 0.1, the least here, there are at most 65."""
 
 FLAT = 1e-6
 """A curvature H + λ below this is none: there φ* has no derivative."""
