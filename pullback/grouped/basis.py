@@ -109,13 +109,13 @@ class Basis:
         Returns:
             F, one row a row, and Z, with no column where there are no groups.
         """
-        one = xp.ones((len(inputs), 1), inputs.dtype)
+        one = xp.ones((inputs.shape[0], 1), inputs.dtype)
         varying = inputs[:, : self.varying]
         constant = inputs[:, self.varying : self.varying + self.constant]
         parts = [one, varying, constant]
         if self.products:
             crossed = varying[:, :, None] * constant[:, None, :]
-            parts.append(crossed.reshape(len(inputs), self.products))
+            parts.append(crossed.reshape(inputs.shape[0], self.products))
         within = xp.concatenate([one, varying], 1)
         if not self.hidden:
             z = within @ xp.tril(params["spread"]) if self.grouped else within[:, :0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -99,6 +100,7 @@ class Pool:
         inputs: Float[np.ndarray, "n inputs"],
         group: Int[np.ndarray, " n"],
         heads: Sequence[Adapted] | None = None,
+        xp: ModuleType = np,
     ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """The mean and the variance of new targets; those of a binary one are p and p(1 − p).
 
@@ -106,17 +108,18 @@ class Pool:
             inputs: of the rows.
             group: the number of each row's group.
             heads: of the groups, for each model; those of fit if None.
+            xp: the array library to work them out with; inside ``jit`` that of JAX.
 
         Returns:
             Both for each row.
         """
-        mean, second = np.zeros(len(inputs)), np.zeros(len(inputs))
+        mean, second = xp.zeros(inputs.shape[0]), xp.zeros(inputs.shape[0])
         for model, adapted, share in zip(
             self.models, self.heads if heads is None else heads, self.shares, strict=True
         ):
             if not share:
                 continue
-            one, variance = model.predict(inputs, adapted, group)
+            one, variance = model.predict(inputs, adapted, group, xp)
             if model.basis.binary:
                 one = logistic.probability(one, variance)
                 variance = one * (1.0 - one)
