@@ -6,6 +6,7 @@ which says what it takes and gives.
 
 import hashlib
 import importlib.metadata
+import importlib.util
 import io
 import json
 import zipfile
@@ -59,6 +60,19 @@ class Program:
     x64: bool = False
 
 
+def check_installed() -> None:
+    """Whether JAX can write programs and read them.
+
+    Raises:
+        InputError: if the package that it needs for that is not installed.
+    """
+    if importlib.util.find_spec("flatbuffers") is None:
+        raise InputError(
+            "JAX needs flatbuffers to write a program, and to read one",
+            remedy="Install it by: pip install 'pullback[export]'",
+        )
+
+
 def check_platforms(platforms: Sequence[str]) -> None:
     """Whether a program can be compiled for these.
 
@@ -72,7 +86,7 @@ def check_platforms(platforms: Sequence[str]) -> None:
             raise unknown_name("platform", platform, PLATFORMS)
 
 
-def pack(program: Program, platforms: Sequence[str] = ("cpu",)) -> bytes:
+def pack(program: Program, platforms: Sequence[str]) -> tuple[dict[str, Any], bytes]:
     """A program as the content of a file.
 
     Args:
@@ -80,13 +94,8 @@ def pack(program: Program, platforms: Sequence[str] = ("cpu",)) -> bytes:
         platforms: what it is going to run on, of ``PLATFORMS``.
 
     Returns:
-        The zip.
-
-    Raises:
-        InputError: for an unknown platform, for a function that JAX cannot export, and where
-            ``flatbuffers`` is not installed.
+        What ``about.json`` says, and the zip.
     """
-    check_platforms(platforms)
     free = sorted({n for each in program.inputs.values() for n in each.shape if type(n) is str})
     lengths = dict(zip(free, export.symbolic_shape(", ".join(free)), strict=True))
     with jax.enable_x64(program.x64):
@@ -94,14 +103,8 @@ def pack(program: Program, platforms: Sequence[str] = ("cpu",)) -> bytes:
             jax.ShapeDtypeStruct([lengths.get(n, n) for n in each.shape], each.dtype)
             for each in program.inputs.values()
         ]
-        try:
-            exported = export.export(jax.jit(program.function), platforms=platforms)(*arguments)
-            written = exported.serialize()
-        except ImportError as error:
-            raise InputError(
-                f"A program cannot be written: {error}",
-                remedy="Install it by: pip install 'pullback[export]'",
-            ) from None
+        exported = export.export(jax.jit(program.function), platforms=platforms)(*arguments)
+    written = bytes(exported.serialize())
     outputs = [
         {"name": name, "dtype": str(each.dtype), "shape": _lengths(each.shape), "what": what}
         for (name, what), each in zip(program.outputs.items(), exported.out_avals, strict=True)
@@ -128,15 +131,9 @@ def pack(program: Program, platforms: Sequence[str] = ("cpu",)) -> bytes:
     }
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        # Without the time of day, so that the same program makes the same file.
-        for name, part in (
-            (ABOUT, json.dumps(about, indent=1, ensure_ascii=False).encode()),
-            (PROGRAM, bytes(written)),
-        ):
-            member = zipfile.ZipInfo(name)
-            member.compress_type = zipfile.ZIP_DEFLATED
-            archive.writestr(member, part)
-    return content.getvalue()
+        archive.writestr(ABOUT, json.dumps(about, indent=1, ensure_ascii=False))
+        archive.writestr(PROGRAM, written)
+    return about, content.getvalue()
 
 
 def _lengths(shape: Sequence[Any]) -> list[int | str]:
