@@ -97,7 +97,7 @@ def pack(program: Program, platforms: Sequence[str]) -> tuple[dict[str, Any], by
         What ``about.json`` says, and the zip.
     """
     free = sorted({n for each in program.inputs.values() for n in each.shape if type(n) is str})
-    lengths = dict(zip(free, export.symbolic_shape(", ".join(free)), strict=True))
+    lengths: dict[Any, Any] = dict(zip(free, export.symbolic_shape(", ".join(free)), strict=True))
     with jax.enable_x64(program.x64):
         arguments = [
             jax.ShapeDtypeStruct([lengths.get(n, n) for n in each.shape], each.dtype)

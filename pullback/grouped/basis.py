@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 Parameters = Mapping[str, Any]
+
+AnyArray = np.ndarray | Array
+"""Of NumPy, or of JAX inside ``jit``."""
 
 FLAT = 1e-4
 """The prior precision of the population's weights, of numbers in standard deviations."""

@@ -29,7 +29,7 @@ import scipy.optimize
 from jaxtyping import Array, Float, Int
 
 from pullback.grouped import logistic
-from pullback.grouped.basis import Basis, Parameters, Rows, part
+from pullback.grouped.basis import AnyArray, Basis, Parameters, Rows, part
 from pullback.grouped.elimination import Eliminated, eliminate
 
 BLOCK = 2**16
@@ -79,9 +79,7 @@ class Mixed:
             mean[present], covariance[present], across[present] = own
         return Adapted(mean, covariance, across)
 
-    def adapt_by(
-        self, total: Callable[[Any], Any], rows: Rows, xp: ModuleType = np
-    ) -> "Adapted":
+    def adapt_by(self, total: Callable[[Any], Any], rows: Rows, xp: ModuleType = np) -> "Adapted":
         """The same by a function that sums rows of each group; inside ``jit`` with ``jax.numpy``.
 
         Args:
@@ -106,11 +104,11 @@ class Mixed:
 
     def predict(
         self,
-        inputs: Float[np.ndarray, "n inputs"],
+        inputs: Float[AnyArray, "n inputs"],
         heads: "Adapted",
-        group: Int[np.ndarray, " n"],
+        group: Int[AnyArray, " n"],
         xp: ModuleType = np,
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    ) -> tuple[Float[AnyArray, " n"], Float[AnyArray, " n"]]:
         """The mean and the variance of new targets, or of their logits where they are binary.
 
         Args:
@@ -137,8 +135,8 @@ class Mixed:
     def density(
         self,
         y: Float[np.ndarray, " n"],
-        mean: Float[np.ndarray, " n"],
-        variance: Float[np.ndarray, " n"],
+        mean: Float[AnyArray, " n"],
+        variance: Float[AnyArray, " n"],
     ) -> Float[np.ndarray, " n"]:
         """The predictive density of targets, or their probability where they are binary."""
         if self.basis.binary:

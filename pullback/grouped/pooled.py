@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from pullback.grouped import held_back, logistic, mixed
-from pullback.grouped.basis import Basis, Rows, part
+from pullback.grouped.basis import AnyArray, Basis, Rows, part
 from pullback.grouped.held_back import SHOTS, deal, place_in_group
 from pullback.grouped.mixed import Adapted, Mixed, fit, posterior
 
@@ -97,11 +97,11 @@ class Pool:
 
     def predict(
         self,
-        inputs: Float[np.ndarray, "n inputs"],
-        group: Int[np.ndarray, " n"],
+        inputs: Float[AnyArray, "n inputs"],
+        group: Int[AnyArray, " n"],
         heads: Sequence[Adapted] | None = None,
         xp: ModuleType = np,
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    ) -> tuple[Float[AnyArray, " n"], Float[AnyArray, " n"]]:
         """The mean and the variance of new targets; those of a binary one are p and p(1 − p).
 
         Args:
@@ -121,7 +121,7 @@ class Pool:
                 continue
             one, variance = model.predict(inputs, adapted, group, xp)
             if model.basis.binary:
-                one = logistic.probability(one, variance)
+                one = logistic.probability(one, variance, xp)
                 variance = one * (1.0 - one)
             mean, second = mean + share * one, second + share * (variance + one**2)
         return mean, second - mean**2

@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from pullback.core.errors import InputError, shorten
 from pullback.core.program import ABOUT, FORMAT, PROGRAM, check_installed
-from pullback.grouped.table import DAY, Column, columns_of
+from pullback.grouped.table import Column, columns_of
 from pullback.runs.records import need
 
 

@@ -477,8 +477,8 @@ def adapt(run: FittedRun, rows: Table, say: Callable[[str], None]) -> Any:
             model = run.model.adapt(frame, y)
         else:
             model = run.model.with_groups(frame, y, names)
-    for text in said + warned:
-        say(text)
+    for sentence in said + warned:
+        say(sentence)
     return model
 
 

@@ -26,7 +26,7 @@ from pullback.sklearn.regressor import MetaRegressor
 EXPORTED = (MetaRegressor, AdaptedRegressor)
 """Estimators that there is a program of."""
 
-Predict = Callable[..., tuple[Array, ...]]
+Predict = Callable[..., tuple[Any, ...]]
 
 
 def adapting(model: Any) -> Program:
@@ -54,7 +54,7 @@ def adapting(model: Any) -> Program:
         # Padding may hold anything, which times its weight of 0 might still be no number.
         x, y = jnp.where(weight[:, None] > 0, x, 0.0), jnp.where(weight > 0, y, 0.0)
         group = jnp.zeros(y.shape, int)
-        rows = Rows(_inputs(model, x), (y - model._centre) / model._unit, weight, group)
+        rows = Rows(*[_inputs(model, x), (y - model._centre) / model._unit, weight, group])
 
         def total(each):
             return jnp.sum(each, 0)[None]
@@ -105,7 +105,7 @@ def adapted(model: Any) -> Program:
     def function(*given):
         query = given[-1]
         group = given[0] if len(given) > 1 else jnp.zeros(query.shape[0], int)
-        return answer(query, group, [Adapted(*map(jnp.asarray, each)) for each in heads])
+        return answer(query, group, jax.tree.map(jnp.asarray, heads))
 
     return Program(function, inputs, _OUTPUTS, _about(population) | about, x64=True)
 
@@ -127,9 +127,10 @@ def _check(model: Any, kinds: tuple[type, ...]) -> None:
 
 def _used(pool: Pool, heads: Sequence[Adapted] | None = None) -> Pool:
     """The models of a pool that take part in predictions, with their heads."""
-    kept = np.flatnonzero(pool.shares)
     heads = pool.heads if heads is None else heads
-    return Pool(tuple(pool.models[k] for k in kept), pool.shares[kept], tuple(heads[k] for k in kept))
+    kept = [k for k, share in enumerate(pool.shares) if share]
+    models, heads = [pool.models[k] for k in kept], [heads[k] for k in kept]
+    return Pool(tuple(models), pool.shares[kept], tuple(heads))
 
 
 def _answer(model: MetaRegressor) -> Predict:
@@ -143,7 +144,7 @@ def _answer(model: MetaRegressor) -> Predict:
     return answer
 
 
-def _inputs(model: MetaRegressor, x: Float[Array, "rows columns"]) -> Float[Array, "rows inputs"]:
+def _inputs(model: MetaRegressor, x: Any) -> Any:
     """The inputs of a basis; NaN for a row with a number that is missing."""
     encoder: Encoder = model._encoder
     parts = [_numbers(column, x[:, j : j + 1]) for j, column in enumerate(encoder.columns)]
