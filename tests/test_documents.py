@@ -3,6 +3,8 @@
 import importlib
 import importlib.util
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -94,6 +96,44 @@ def test_the_example_of_new_classes_runs_and_tells_strangers(capsys):
     new, vectors, base = names["new"], names["vectors"], names["base"]
     assert new.score(vectors[~base], names["label"][~base]) > 0.7
     assert new.known(vectors[~base]).mean() > new.known(vectors[base]).mean() + 0.3
+
+
+ALONE = """
+import sys
+# None makes an import fail.
+without = "pullback sklearn pandas equinox optax scipy.optimize jaxtyping".split()
+sys.modules |= dict.fromkeys(without)
+exec(compile(sys.stdin.read(), "docs/serving.md", "exec"))
+np.savez("found.npz", mean=mean, std=std)
+sys.exit(any(name.partition(".")[0] == "pullback" for name, m in sys.modules.items() if m))
+"""
+
+
+def test_the_examples_of_serving_run_without_this_package_and_with_it(tmp_path, monkeypatch):
+    make, alone, loaded = blocks("docs/serving.md")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(make, "docs/serving.md", "exec"), names)
+    command = [sys.executable, "-c", ALONE]
+    done = subprocess.run(command, input=alone, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with np.load("found.npz") as arrays:
+        found = dict(arrays)
+    pd, table = names["pd"], names["table"]
+    known = pd.DataFrame({"load": [1.0, 4, 9], "oil": ["thin", "thick", "thin"]})
+    asked = pd.DataFrame({"load": [2.0, 6], "oil": ["thin", "thick"]})
+    for one, wear in enumerate(([21.0, 30.5, 44.0], [17.0, 20.0])):
+        own = names["model"].adapt(known[: len(wear)], wear)
+        mean, deviation = own.predict(asked, return_std=True)
+        np.testing.assert_allclose(found["mean"][one], mean, rtol=1e-10)
+        np.testing.assert_allclose(found["std"][one], deviation, rtol=1e-10)
+    one = pb.load_exported("one.pullback")
+    own = names["model"].adapt(table[:3], names["wear"][:3])
+    mean = one(query=one.rows(table[:6]))["mean"]
+    np.testing.assert_allclose(mean, own.predict(table[:6]), rtol=1e-10)
+    assert len(pb.load_exported("some.pullback").about["groups"]) == 10
+    exec(compile(loaded, "docs/serving.md", "exec"), names)
+    np.testing.assert_allclose(names["found"]["mean"][0], found["mean"][0], rtol=1e-12)
 
 
 def test_the_examples_of_outer_losses_run():
