@@ -53,7 +53,7 @@ plain = LogisticRegression(C=10, max_iter=500)
 # It takes as many intents as questions for numbers.
 warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
 OURS, PLAIN = "FewShotClassifier", "logistic regression"
-METHODS = {OURS: model.adapt, "calibrated alone": calibrated.adapt, PLAIN: plain.fit}
+METHODS = {OURS: model.adapt, f"calibrated {PLAIN}": calibrated.adapt, PLAIN: plain.fit}
 
 # %% 3. One question of each new intent is enough to answer others, each with a probability.
 
@@ -102,9 +102,10 @@ for (ways, shots), (truth, found) in answers.items():
 
 if given.plot:
     figure = new_figure(8.0, 4.4)
-    for panel, shots in zip(figure.subplots(1, 2, sharey=True), (1, 5), strict=True):
+    panels = figure.subplots(1, 2, sharey=True)
+    for panel, shots in zip(panels, (1, 5), strict=True):
         truth, found = answers[len(names), shots]
-        panel.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="calibrated")
+        panel.plot([0, 1], [0, 1], "--", color=GREY, linewidth=1, label="as it should be")
         for colour, (name, each) in zip((BLUE, GREEN, ORANGE), found.items(), strict=True):
             sure, right = each.max(-1).ravel(), (each.argmax(-1) == truth).ravel()
             bins = np.minimum((10 * sure).astype(int), 9)
@@ -114,7 +115,7 @@ if given.plot:
         style(panel, "share that is right" if shots == 1 else "", legend=False)
         panel.set_xlabel("probability of the answer")
         panel.set_title(f"{shots} {'question' if shots == 1 else 'questions'} of each", fontsize=9)
-    handles, labels = panel.get_legend_handles_labels()
+    handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, frameon=False)
     figure.suptitle(f"{len(names)} new intents at once", x=0.01, ha="left", fontsize=11)
     save(figure, given.plot)
