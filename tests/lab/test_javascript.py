@@ -328,8 +328,10 @@ def test_the_arrows_in_the_browser_are_those_of_the_library(steps, in_browser):
         for theta in PLACES
     ]
     for arguments, (found, _) in zip(calls, in_browser(shown, *calls), strict=True):
-        # Where λ is .01, H + Λ is nearly singular at some places, and enlarges what is rounded.
-        assert_same(found, shown(*arguments), CLOSE if arguments[1] > 0.1 else 1e-4)
+        # At some of these places H + Λ is nearly singular, which enlarges what was rounded.
+        gradients, *others = shown(*arguments)
+        assert_same(found[:1], gradients, CLOSE if jnp.max(abs(gradients)) < 3 else 1e-4)
+        assert_same(found[1:], others)
 
 
 def test_inexact_gradients_in_the_browser_are_those_of_the_library(in_browser):
