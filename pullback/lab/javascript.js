@@ -5,6 +5,12 @@ const unpacked = (kind, text) => {
   return new kind(bytes.buffer)
 }
 
+const inOrder = (array, table) => {
+  const found = new array.constructor(table.length)
+  for (let i = 0; i < table.length; i++) found[i] = array[table[i]]
+  return found
+}
+
 const power = (x, n) => {
   let found = 1
   for (let base = x; n > 0; n >>= 1, base *= base) if (n & 1) found *= base

@@ -252,9 +252,13 @@ class _Body:
         self.values: dict[Any, _Value] = {}
         self._numbers = itertools.count()
 
+    def fresh(self) -> str:
+        """A name that nothing has yet."""
+        return _unique("v", next(self._numbers))
+
     def bind(self, var: Any) -> str:
         """A name for what a variable holds."""
-        name = _unique("v", next(self._numbers))
+        name = self.fresh()
         self.values[var] = _Value(var.aval, name)
         return name
 
@@ -646,11 +650,9 @@ def _dot(body: _Body, equation: Any, values: Sequence[_Value]) -> None:
         blocks = int(np.prod([shape[axis] for axis in shared], dtype=int))
         length = int(np.prod([shape[axis] for axis in summed], dtype=int))
         rows = int(np.prod([shape[axis] for axis in free], dtype=int))
-        sides.append((blocks, rows, length, body.index(numbers)))
+        sides.append((blocks, rows, length, _in_order(body, value, numbers)))
     (blocks, m, length, left), (_, n, _, right) = sides
-    var = equation.outvars[0]
-    a = body.element(values[0], left("p"))
-    b = body.element(values[1], right("q"))
+    var, a, b = equation.outvars[0], f"{left}[p]", f"{right}[q]"
     out = body.let(var, f"new {_array(var.aval)}({max(blocks * m * n, 1)})")
     body.lines.append(
         f"for (let g = 0, o = 0; g < {blocks}; g++) for (let i = 0; i < {m}; i++) "
@@ -660,6 +662,19 @@ def _dot(body: _Body, equation: Any, values: Sequence[_Value]) -> None:
     )
     if var.aval.shape == ():
         body.let(var, f"{out}[0]")
+
+
+def _in_order(body: _Body, value: _Value, numbers: np.ndarray) -> str:
+    """The name of an operand whose elements are in the order in which a product reads them."""
+    flat, name = numbers.ravel(), body.operand(value)
+    if value.scalar:
+        return f"[{name}]"
+    if np.array_equal(flat, np.arange(flat.size)):
+        return name
+    held = body.fresh()
+    table = body.emitter.constants.table(flat)
+    body.lines.append(f"const {held} = inOrder({name}, {table});")
+    return held
 
 
 def _while(body: _Body, equation: Any, values: Sequence[_Value]) -> None:
@@ -848,7 +863,7 @@ def _scatter(operator: str) -> Callable[..., None]:
             start_indices_batching_dims=numbers.scatter_indices_batching_dims,
         )
         windows = _windows(shape, starts.aval.shape, gathered, sizes)
-        out = body.let(var, f"{_array(var.aval)}.from({body.operand(operand)})")
+        out = body.let(var, f"{body.operand(operand)}.slice()")
         place = _place(body, windows, starts, "i", _outside(params["mode"]))
         new = body.element(updates, "i")
         body.lines.append(
@@ -890,7 +905,7 @@ def _dynamic_update_slice(body: _Body, equation: Any, values: Sequence[_Value]) 
     var = equation.outvars[0]
     windows = _dynamic(operand.aval.shape, update.aval.shape)
     held = _Value(_Shaped((len(starts),)), _starts(body, starts, operand.aval.shape))
-    out = body.let(var, f"{_array(var.aval)}.from({body.operand(operand)})")
+    out = body.let(var, f"{body.operand(operand)}.slice()")
     place = _place(body, windows, held, "i", "false")
     body.lines.append(
         f"for (let i = 0; i < {max(update.size, 1)}; i++) "
