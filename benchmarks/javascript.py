@@ -75,7 +75,7 @@ def functions():
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="The rooms as JavaScript, beside JAX.")
     parser.add_argument("--repeats", type=int, default=200)
     repeats = parser.parse_args().repeats
     if CHROMIUM is None:
