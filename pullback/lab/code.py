@@ -34,7 +34,7 @@ class ShownCode(JSComponent):
 
 def decimal(value: float) -> str:
     """A number as code has it, to six digits."""
-    return f"{float(value):.6g}"
+    return repr(float(f"{float(value):.6g}"))
 
 
 def pair(values: Any) -> str:

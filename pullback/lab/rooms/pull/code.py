@@ -27,31 +27,35 @@ def code(settings: Settings) -> str:
     """What the room computes for these settings, in Python."""
     steps = mathematics.STEPS[settings.solver]
     solver = {
-        "lbfgs": f"LBFGS({steps})",
-        "newton-cg": f"NewtonCG({steps})",
-        "gradient-descent": f"GradientDescent({steps}, step)",
-        "momentum": f"GradientDescent({steps}, step, momentum={mathematics.MOMENTUM})",
-    }[settings.solver]
+        "lbfgs": f"pb.solvers.LBFGS({steps})",
+        "newton-cg": f"pb.solvers.NewtonCG({steps})",
+    }.get(
+        settings.solver,
+        f'make_solver("{settings.solver}", largest_curvature(theta, strength, task))',
+    )
     return f"""
 import jax, jax.numpy as jnp
 import pullback as pb
 from pullback.lab.landscapes import loss, tasks
-from pullback.lab.rooms.pull.mathematics import largest_curvature
+from pullback.lab.rooms.pull.mathematics import largest_curvature, make_solver
 
 theta, strength = jnp.array({pair(settings.theta)}), jnp.array({pair(settings.strength)})
-key, stopped, solved = jax.random.key(0), [], []
-for task in tasks("{settings.kind}"):
-    step = 0.8 / float(largest_curvature(theta, strength, task))
-    solver = pb.solvers.{solver}
+key = jax.random.key(0)
+
+@jax.jit
+def solve(task):
+    solver = {solver}
     algorithm = pb.imaml(loss, strength=strength, solver=solver,
                          linear_solver=pb.linear.CG(10, rtol=0.0))
     phi, report = algorithm.adapt(theta, task.support, key)
-    stopped.append((phi, *algorithm.meta_gradient(theta, task, key)))
+    stopped = phi, *algorithm.meta_gradient(theta, task, key)
 
     problem = pb.Proximal(loss, strength).problem(theta, task.support)
     optimum = pb.solvers.run(pb.solvers.NewtonCG(30), problem, phi, key).phi
     jacobian = pb.implicit.jacobian(pb.implicit.linearise(problem, optimum))
     outer, slope = jax.value_and_grad(loss)(optimum, task.query)
-    solved.append((optimum, jacobian, outer, jacobian.T @ slope))
-print("where the solver stopped:", *stopped, "at the optimum:", *solved, sep="\\n")
+    return stopped, (optimum, jacobian, outer, jacobian.T @ slope)
+
+for task in tasks("{settings.kind}"):
+    print(*solve(task))
 """.strip()

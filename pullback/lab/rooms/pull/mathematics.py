@@ -152,8 +152,8 @@ def _differentiate(phi: Point, theta: Point, strength: Point, task: Task) -> Any
     optimum = minimum(problem, phi)
     jacobian = implicit.jacobian(implicit.linearise(problem, optimum))
 
-    def values(at: Point, outer: Float[Array, ""], gradient: Point) -> Values:
-        support = landscapes.loss(at, task.support)
+    def values(at: Any, outer: Any, gradient: Any) -> Values:
+        support: Any = landscapes.loss(at, task.support)
         return Values(at, support, problem.value(at) - support, outer, gradient)
 
     outer, slope = jax.value_and_grad(landscapes.loss)(optimum, task.query)

@@ -53,10 +53,10 @@ $L_i^{\text{query}}$ is lowest. Its gradient is the Jacobian's transpose times t
 query loss's gradient at $\phi_i^*$, and the dotted green arrow at $\theta$ points against it.
 Nothing in it asks how the solver got to $\phi_i^*$.
 
-A solver takes a few steps and stops, most often near $\phi_i^*$: a path ends where it stopped, and
-the second table is of that point. iMAML puts it in the place of $\phi_i^*$, and the solid green
-arrow points against what comes out. Choose another solver that goes to the same $\phi_i^*$: the
-path changes and the solid arrow may, the dotted one does not.
+A solver takes a few steps and stops: its path ends there, and the second table is of that point.
+iMAML puts it in the place of $\phi_i^*$, and the solid green arrow points against what comes out.
+Choose another solver that goes to the same $\phi_i^*$: the path changes and the solid arrow may,
+the dotted one does not.
 """
 
 
