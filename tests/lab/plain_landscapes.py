@@ -36,7 +36,7 @@ def _leaves(batch: Any) -> tuple[Any, ...]:
     return batch.centre, batch.axis, batch.bowl, batch.bend, batch.waves
 
 
-def _ridge(x: float, bowl: float, waves: float) -> tuple[float, float, float]:
+def _ridge(x: Any, bowl: Any, waves: Any) -> tuple[Any, Any, Any]:
     """A parabola with waves on it, and its first two derivatives."""
     return (
         bowl * x**2 + waves * (1 - np.cos(WAVE * x)),

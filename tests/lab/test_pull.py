@@ -236,6 +236,8 @@ def test_lambda_moves_the_optima(visit):
     assert reaches(page, expected(START))
     slide(page, "pull", 0, 10)
     assert reaches(page, expected(START, 10**0.2))
+    wanted = code(START_SETTINGS._replace(strength=(10**0.2, 10**0.2)))
+    assert eventually(lambda: page.locator("#pull-code").text_content() == wanted)
 
 
 def test_two_visitors_do_not_share_theta(visit):

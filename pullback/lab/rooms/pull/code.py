@@ -7,6 +7,8 @@ from pullback.lab.rooms.pull import mathematics
 
 START = (-0.1, -1.2)
 BOTH = -1
+HELPERS = "from pullback.lab.rooms.pull.mathematics import largest_curvature, make_solver\n"
+CURVATURE = "largest_curvature(theta, strength, task)"
 
 
 class Settings(NamedTuple):
@@ -26,19 +28,15 @@ START_SETTINGS = Settings("quadratic", "gradient-descent", START, (10**-0.3, 10*
 def code(settings: Settings) -> str:
     """What the room computes for these settings, in Python."""
     steps = mathematics.STEPS[settings.solver]
-    solver = {
-        "lbfgs": f"pb.solvers.LBFGS({steps})",
-        "newton-cg": f"pb.solvers.NewtonCG({steps})",
-    }.get(
-        settings.solver,
-        f'make_solver("{settings.solver}", largest_curvature(theta, strength, task))',
-    )
+    helpers, solver = {
+        "lbfgs": ("", f"pb.solvers.LBFGS({steps})"),
+        "newton-cg": ("", f"pb.solvers.NewtonCG({steps})"),
+    }.get(settings.solver, (HELPERS, f'make_solver("{settings.solver}", {CURVATURE})'))
     return f"""
 import jax, jax.numpy as jnp
 import pullback as pb
 from pullback.lab.landscapes import loss, tasks
-from pullback.lab.rooms.pull.mathematics import largest_curvature, make_solver
-
+{helpers}
 theta, strength = jnp.array({pair(settings.theta)}), jnp.array({pair(settings.strength)})
 key = jax.random.key(0)
 
