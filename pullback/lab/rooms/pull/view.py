@@ -326,13 +326,13 @@ def readings(computed: Computed) -> str:
             [*_rows("φ*", [s.solved for s in found]), ("dφ*/dθ", *jacobians)],
             head=("at φ*", *names),
         )
-        + _meta_gradient("its gradient by θ", solved)
+        + _meta_gradient("gradient of the outer loss", solved)
         + common.table(
             [*_rows("φ", [s.stopped for s in found]), *verdicts],
             head=("where the solver stopped", *names),
             style="margin-top:0.9rem",
         )
-        + _meta_gradient("the meta-gradient from there", stopped)
+        + _meta_gradient("meta-gradient from there", stopped)
     )
 
 
