@@ -106,7 +106,7 @@ def export(
         for way, arrays in (("takes", about["inputs"]), ("gives", about["outputs"]))
         for each in arrays
     ]
-    shown = [console.table(("", "array", "type and shape", "what it is"), rows)]
+    shown: list[Any] = [console.table(("", "array", "type and shape", "what it is"), rows)]
     if "columns" in about:
         shown.append(f"A row is {', '.join(map(_column, about['columns']))}.")
     reporter.result(

@@ -174,6 +174,7 @@ class _Tasks:
         y: one target.
         what: the examples are.
         read: from examples as a program takes them to those that the model takes.
+        about: what else is to be said of the run.
     """
 
     adapter: Adapter
@@ -183,6 +184,7 @@ class _Tasks:
     y: jax.ShapeDtypeStruct
     what: str
     read: Callable[[jax.Array], jax.Array]
+    about: dict[str, Any]
 
     def asked(self, lengths: tuple[str, ...]) -> Input:
         return Input((*lengths, *self.x.shape), str(self.x.dtype), f"{self.what} to predict")
@@ -198,10 +200,6 @@ class _Tasks:
         if self.ways is None:
             return {"prediction": "of each example to predict"}
         return {"probabilities": "of each class, for each example to predict"}
-
-    @property
-    def about(self) -> dict[str, Any]:
-        return {"step": self.adapter.step}
 
 
 def _adapting(tasks: _Tasks, seed: int) -> Program:
@@ -231,7 +229,7 @@ def _adapting(tasks: _Tasks, seed: int) -> Program:
         # side.
         return jax.lax.platform_dependent(
             *given,
-            cpu=lambda *all: jax.lax.map(lambda each: one(*each), all),
+            cpu=lambda *every: jax.lax.map(lambda each: one(*each), every),
             default=jax.vmap(one),
         )
 
@@ -281,7 +279,14 @@ def _tasks_of(run: Run, which: str | int, ways: int | None, examples: int | None
     if examples is None:
         examples = most or (ways or 1) * (run.config.data.shots or 1)
     check_counts("export", examples=examples)
-    tasks = _Tasks(adapter, ways, examples, x, y, what, read)
+    config = run.config
+    about = {
+        "dataset": config.data.dataset,
+        "model": config.model.model,
+        "algorithm": config.algorithm.name,
+        "step": adapter.step,
+    }
+    tasks = _Tasks(adapter, ways, examples, x, y, what, read, about)
     _check_alone(tasks)
     return tasks
 

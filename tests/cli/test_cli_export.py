@@ -3,14 +3,17 @@
 import dataclasses
 import importlib
 import json
+import shutil
 
 import jax
 import numpy as np
 import pytest
+from alone import blocks, run_alone
 from cli_helpers import cli, drawing
 from table_helpers import FIT, growth, write
 
 import pullback as pb
+from pullback.models.objectives import REGRESSION
 from pullback.runs import build
 from pullback.runs.fitted import FittedRun
 from pullback.runs.folder import Run
@@ -97,12 +100,10 @@ def test_what_cannot_be_exported_is_refused(run, tmp_path):
     without = write(NEW.drop(columns="height"), tmp_path / "without.csv")
     assert "lacks the columns 'height' of the fit" in refused(run, out, "--adapt", without)
     assert "does not exist" in refused(run, out, "--adapt", tmp_path / "nothing.csv")
-    table = write(KNOWN, tmp_path / "growth.csv")
-    curve = tmp_path / "line.py"
-    curve.write_text("def line(row, a, b):\n    return a + b * row['age']\n")
-    options = (*FIT[:4], "--no-score", "--curve", f"{curve}:line", "--columns", "age")
-    cli("fit", table, *options, "--out", tmp_path / "curve")
-    assert "is the fit of a curve, which cannot be exported" in refused(tmp_path / "curve", out)
+    settings = json.loads((run / "fit.json").read_text()) | {"curve": "own.py:line"}
+    curve = shutil.copytree(run, tmp_path / "curve")
+    (curve / "fit.json").write_text(json.dumps(settings))
+    assert "is the fit of a curve, which cannot be exported" in refused(curve, out)
     assert not out.exists()
 
 
@@ -113,9 +114,8 @@ def wanted(adapter, key, x, y, query):
 
 
 def test_a_run_on_classes_becomes_a_program_that_adapts(omniglot_run, tmp_path):
-    out = tmp_path / "out"
+    out = tmp_path / "drawings.pullback"
     done = cli("export", omniglot_run, out, "--examples", "5", "--json").json
-    program = pb.load_exported(out)
     shapes = {each["name"]: each["shape"] for each in done["about"]["inputs"]}
     assert shapes == {
         "x": ["tasks", 5, 28, 28, 1],
@@ -125,17 +125,20 @@ def test_a_run_on_classes_becomes_a_program_that_adapts(omniglot_run, tmp_path):
     }
     rng = np.random.default_rng(0)
     x, query = (rng.integers(0, 256, (2, n, 28, 28, 1)).astype(np.uint8) for n in (5, 4))
-    y, weight = np.array([[0, 1, 2, 2, 0]] * 2), np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0]])
-    found = program(x=x, y=y, weight=weight, query=query)
+    y = np.array([[0, 1, 2, 2, 0]] * 2, np.int32)
+    weight = np.array([[1, 1, 1, 1, 1], [1, 0, 1, 1, 0]], np.float32)
+    np.savez(tmp_path / "tasks.npz", x=x, y=y, weight=weight, query=query)
+    found = run_alone(blocks("docs/serving.md")[2], tmp_path, "probabilities", "residual", "code")
     adapter = adapter_of(Run.open(omniglot_run), 3)
     for task in range(2):
         there = weight[task] > 0
-        pictures = as_inputs(x[task][there]), y[task][there].astype(np.int32)
+        pictures = as_inputs(x[task][there]), y[task][there]
         logits, report = wanted(adapter, jax.random.key(0), *pictures, as_inputs(query[task]))
         close = {"rtol": 1e-5, "atol": 1e-6}
         np.testing.assert_allclose(found["probabilities"][task], jax.nn.softmax(logits), **close)
         np.testing.assert_allclose(found["residual"][task], report.inner_residual, rtol=1e-4)
         assert found["code"][task] == report.code
+    program = pb.load_exported(out)
     with pytest.raises(pb.InputError, match=r"y has numbers from 1 to 3. Allowed: from 0 to 2"):
         program(x=x, y=y + 1, weight=weight, query=query)
     with pytest.raises(pb.InputError, match=r"x is of type float64. Allowed: uint8"):
@@ -218,6 +221,15 @@ def test_what_a_run_cannot_do_is_refused(omniglot_run, sinusoid_run, tmp_path):
     both = ("--adapt", support, "--examples", "3")
     assert "which say them" in refused(omniglot_run, out, *both)
     assert not out.exists()
+
+
+def test_a_loss_of_ones_own_is_refused(sinusoid_run, monkeypatch):
+    built = build.reopen(Run.open(sinusoid_run))
+    objective = dataclasses.replace(REGRESSION, loss=lambda apply: lambda params, batch: 0.0)
+    data = dataclasses.replace(built.data, objective=objective)
+    monkeypatch.setattr(build, "reopen", lambda run: dataclasses.replace(built, data=data))
+    with pytest.raises(pb.InputError, match="has an objective of its own"):
+        of_runs._tasks_of(Run.open(sinusoid_run), "best", None, None)
 
 
 def test_a_model_that_looks_at_the_batch_is_refused(sinusoid_run):
