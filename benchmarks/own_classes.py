@@ -188,7 +188,9 @@ def large(groups: int, each: int = 10) -> str:
     found, took = timed(
         MetaClassifier(), x, y, group, lambda model, **rows: model.predict_proba(**rows)[:, 1]
     )
-    losses = {name: log_loss(y, p) for name, p in {"log loss": found, "of the truth": truth}.items()}
+    losses = {
+        name: log_loss(y, p) for name, p in {"log loss": found, "of the truth": truth}.items()
+    }
     return f"{took}; " + ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
 
 
