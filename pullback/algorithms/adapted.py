@@ -147,7 +147,7 @@ def value_of(
 
 
 def of_free(
-    outer: OuterLoss, adapted: Adapted, complete: Callable[[Params, Params], Params] | None = None
+    outer: OuterLoss, adapted: Adapted, complete: Callable[[Params, Any], Any] | None = None
 ) -> Loss:
     """An outer loss as a function of the inner problem's parameters; all else is constant.
 

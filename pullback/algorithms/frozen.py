@@ -130,7 +130,7 @@ class Frozen:
 
 def is_frozen(strength: Any) -> bool:
     """Whether an entry of Λ says that its leaf does not adapt."""
-    return np.isposinf(_scalar(strength))
+    return _scalar(strength) == math.inf
 
 
 def is_zero(strength: Any) -> bool:

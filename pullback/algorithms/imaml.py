@@ -107,8 +107,12 @@ def imaml(
 
     def meta_gradient(theta, task, key):
         start = posed(theta, task.support)
-        complete = None if frozen is None else lambda *at: frozen.complete(*at, task.support)[0]
-        found = settings.adjoint(start.problem, of_free(outer, start, complete), task.query, key)
+
+        def others_at(free, others):
+            return others if frozen is None else frozen.complete(free, others, task.support)[0]
+
+        of_pulled = of_free(outer, start, others_at)
+        found = settings.adjoint(start.problem, of_pulled, task.query, key)
         gradient, info = found.gradient, found.info
         if frozen is not None:
             info = _with_code(info, frozen.complete(found.phi, start.frozen, task.support)[1])
