@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from pullback import algorithms
 from pullback.algorithms import MetaAlgorithm
@@ -15,7 +15,7 @@ from pullback.core.problem import InnerProblem
 from pullback.lab import landscapes
 from pullback.lab.landscapes import Point
 from pullback.linear import CG
-from pullback.solvers import GradientDescent, run
+from pullback.solvers import GradientDescent, NewtonCG, run
 from pullback.tasks import Task
 
 NAMES = ("imaml", "maml", "fomaml", "reptile")
@@ -48,15 +48,20 @@ class MetaGradients(NamedTuple):
     """The meta-gradient of each algorithm, each at its own θ.
 
     Args:
-        gradients: means over the tasks, a row for each of :data:`NAMES`.
+        gradients: means over the tasks, a row for each of :data:`NAMES`. NaN where there is
+            nothing to follow: the inner loop diverged, or θ is outside of the figure.
         losses: the mean query loss after adaptation, likewise.
+        diverged: whether the inner loop ends higher than it began on one of the tasks, likewise.
+        left: whether θ is outside of the figure, likewise.
         codes: iMAML's verdict on each task.
         products: the Hessian-vector products of iMAML's linear solve, the most of any task.
     """
 
     gradients: Float[np.ndarray, "4 2"]
     losses: Float[np.ndarray, "4"]
-    codes: np.ndarray
+    diverged: Bool[np.ndarray, "4"]
+    left: Bool[np.ndarray, "4"]
+    codes: Int[np.ndarray, " tasks"]
     products: int
 
 
@@ -86,21 +91,43 @@ def make_algorithm(name: str, steps: int, strength: Any) -> MetaAlgorithm:
     return algorithms.reptile(landscapes.loss, solver=solver, fit="support")
 
 
+def _rises(algorithm: MetaAlgorithm, strength: Any, theta: Point, task: Task) -> Bool[Array, ""]:
+    """Whether the inner loop ends higher than it began."""
+    problem = InnerProblem(landscapes.loss, task.support, theta, strength)
+    phi, _ = algorithm.adapt(theta, task.support, jax.random.key(0))
+    before = problem.value(theta)
+    # Where there is nothing to descend, rounding may raise it.
+    return ~(problem.value(phi) <= before + 1e-5 * (1.0 + before))
+
+
 @functools.partial(jax.jit, static_argnames="steps")
 def _meta_gradients(
     steps: int, thetas: Float[Array, "4 2"], strength: Float[Array, ""], tasks: Task
 ) -> Any:
     key = jax.random.key(0)
-    values, gradients, infos = [], [], {}
+    values, gradients, diverged, infos = [], [], [], {}
     for name, theta in zip(NAMES, thetas, strict=True):
         algorithm = make_algorithm(name, steps, strength)
         each = jax.vmap(algorithm.meta_gradient, (None, 0, None))
         value, gradient, info = each(theta, tasks, key)
+        pull = strength if name == "imaml" else None
+        rises = jax.vmap(functools.partial(_rises, algorithm, pull), (None, 0))
         values.append(value.mean())
         gradients.append(gradient.mean(axis=0))
+        diverged.append(rises(theta, tasks).any())
         infos[name] = info
-    solve = infos["imaml"]
-    return jnp.stack(gradients), jnp.stack(values), solve.code, solve.linear_steps.max()
+    gradients, values, diverged = map(jnp.stack, (gradients, values, diverged))
+    left = ~(jnp.abs(thetas) <= landscapes.REACH).all(axis=1)
+    diverged |= ~(jnp.isfinite(values) & jnp.isfinite(gradients).all(axis=1))
+    nowhere = left | diverged
+    return (
+        jnp.where(nowhere[:, None], jnp.nan, gradients),
+        jnp.where(nowhere, jnp.nan, values),
+        diverged,
+        left,
+        infos["imaml"].code,
+        infos["imaml"].linear_steps.max(),
+    )
 
 
 def meta_gradients(
@@ -123,10 +150,15 @@ def meta_gradients(
         jnp.asarray(strength, jnp.float32),
         stacked_tasks(kind),
     )
-    gradients, losses, codes, products = jax.device_get(found)
+    gradients, losses, diverged, left, codes, products = jax.device_get(found)
     # In double precision the length of a gradient does not overflow before the gradient does.
     gradients, losses = np.asarray(gradients, float), np.asarray(losses, float)
-    return MetaGradients(gradients, losses, codes, int(products))
+    return MetaGradients(gradients, losses, diverged, left, codes, int(products))
+
+
+def meta_step(thetas: Float[np.ndarray, "4 2"], found: MetaGradients) -> Float[np.ndarray, "4 2"]:
+    """One meta-step of each algorithm; one that has nothing to follow stays where it is."""
+    return thetas - OUTER_RATE * np.nan_to_num(found.gradients)
 
 
 def angles(gradients: Float[np.ndarray, "4 2"]) -> Float[np.ndarray, "4 4"]:
@@ -177,11 +209,15 @@ def _outer_loss(
     steps: int | None, thetas: Float[Array, "n 2"], strength: Float[Array, ""], tasks: Task
 ) -> Float[Array, " n"]:
     def at(theta: Point, task: Task) -> Float[Array, ""]:
+        key = jax.random.key(0)
         if steps is None:
-            algorithm = make_algorithm("imaml", 120, strength)
+            # Plain steps lead to the minimum that iMAML's lead to, and Newton's the rest of the
+            # way: under a weak pull plain ones would take thousands.
+            near, _ = make_algorithm("imaml", 60, strength).adapt(theta, task.support, key)
+            problem = InnerProblem(landscapes.loss, task.support, theta, strength)
+            phi = run(NewtonCG(20), problem, near, key).phi
         else:
-            algorithm = make_algorithm("maml", steps, None)
-        phi, _ = algorithm.adapt(theta, task.support, jax.random.key(0))
+            phi, _ = make_algorithm("maml", steps, None).adapt(theta, task.support, key)
         return landscapes.loss(phi, task.query)
 
     each = jax.vmap(jax.vmap(at, (None, 0)), (0, None))

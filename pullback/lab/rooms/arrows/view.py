@@ -7,15 +7,16 @@ import panel as pn
 from jaxtyping import Float
 
 from pullback.lab import common, landscapes
-from pullback.lab.common import ALGORITHM_STYLES, Line, Lines, number
+from pullback.lab.code import ShownCode
+from pullback.lab.common import ALGORITHM_STYLES, Line, Lines
 from pullback.lab.drag import CoordinateInputs, DragPoint
 from pullback.lab.landscapes import REACH
 from pullback.lab.room import Room
 from pullback.lab.rooms.arrows import mathematics
-from pullback.lab.rooms.arrows.mathematics import NAMES, OUTER_RATE, MetaGradients
+from pullback.lab.rooms.arrows.code import START, START_SETTINGS, Settings, code
+from pullback.lab.rooms.arrows.mathematics import NAMES, MetaGradients
 from pullback.lab.session import Session
 
-START = (2.1, -1.6)
 STYLES = [ALGORITHM_STYLES[name] for name in NAMES]
 MAX_META_STEPS = 400
 """Playing ends here."""
@@ -33,47 +34,26 @@ they differ in what they make of the query loss at the end:
 | FOMAML | $\nabla L^{\text{query}}(\phi_k)$ |
 | Reptile | $\theta - \phi_k$, on the support set alone |
 
-Step, or play, and move the start. The grey lines are an outer loss: the mean query loss *after*
-adaptation, as a function of $\theta$.
+Step, or play, and move the start. The grey lines are an outer loss, the mean query loss *after*
+adaptation as a function of $\theta$: iMAML's at the $\phi^*$ that its steps lead to, or MAML's at
+$\phi_k$.
 """
 
 NOTES = r"""
 On the quadratic losses MAML's product of $k$ factors shrinks every direction, the more the larger
 $k$ is, and the weaker $\lambda$ is, the more iMAML's solve shrinks it. FOMAML keeps what both take
 away; Reptile never sees the query set. iMAML needs the last point only: what it stores does not
-grow with the steps. MAML's and iMAML's outer losses differ: switch the grey lines to see both.
+grow with the steps.
 
-At the start all four are compared at one $\theta$. After a meta-step each is at its own, and so are
-its gradient and its angles.
+The angles are those between the four directions at the start, where all four have the same
+$\theta$. After a meta-step each is at its own, and so are its query loss and its length. One that
+leaves the figure stops there. With few steps under a weak pull $\phi_k$ is not $\phi^*$ yet; where
+$H+\Lambda$ is not positive definite there, iMAML's verdict says so.
 
 A *gradient* is one evaluation of $\nabla L$ for one task, a *product* one of a Hessian with a
-vector, which costs about as much as two gradients. *Stored* counts the numbers per parameter that
-have to be stored for the backward pass, as JAX reports them for these losses.
+vector. *Stored* counts the numbers per parameter that have to be stored for the backward pass, as
+JAX reports them for these losses.
 """
-
-CODE = """
-import jax, jax.numpy as jnp
-import pullback as pb
-from pullback.lab.landscapes import loss, tasks
-
-theta, three = jnp.array([2.1, -1.6]), tasks("valley", 3)
-plain = pb.solvers.GradientDescent(5, 1 / 8)
-pulled, exact = pb.solvers.GradientDescent(5, 1 / (8 + 1.0)), pb.linear.CG(20, rtol=1e-6)
-algorithms = (pb.imaml(loss, strength=1.0, solver=pulled, linear_solver=exact),
-              pb.maml(loss, solver=plain), pb.fomaml(loss, solver=plain),
-              pb.reptile(loss, solver=plain, fit="support"))
-arrows = [-sum(a.meta_gradient(theta, task, jax.random.key(0))[1] for task in three) / 3
-          for a in algorithms]
-"""
-
-
-class Settings(NamedTuple):
-    """What the visitor has set, and where each algorithm's θ is."""
-
-    kind: str
-    steps: int
-    strength: float
-    thetas: tuple[tuple[float, float], ...]
 
 
 class OuterLossSettings(NamedTuple):
@@ -84,11 +64,13 @@ class OuterLossSettings(NamedTuple):
     steps: int | None
 
 
-def compute(settings: Settings) -> tuple[Settings, MetaGradients]:
+Thetas = Float[np.ndarray, "4 2"]
+
+
+def compute(settings: Settings, thetas: Thetas) -> tuple[Settings, Thetas, MetaGradients]:
     """Each algorithm's meta-gradient at its θ."""
-    thetas = np.asarray(settings.thetas)
     found = mathematics.meta_gradients(settings.kind, settings.steps, thetas, settings.strength)
-    return settings, found
+    return settings, thetas, found
 
 
 def outer_loss_contours(settings: OuterLossSettings) -> tuple[np.ndarray, np.ndarray]:
@@ -96,13 +78,6 @@ def outer_loss_contours(settings: OuterLossSettings) -> tuple[np.ndarray, np.nda
     axis = landscapes.grid(points=49)
     values = mathematics.outer_loss(settings.kind, settings.strength, axis, settings.steps)
     return landscapes.contours(axis, values, landscapes.contour_levels(values, 10))
-
-
-def meta_step(thetas: Float[np.ndarray, "4 2"], found: MetaGradients) -> Float[np.ndarray, "4 2"]:
-    """One meta-step of each algorithm; a θ that would go far out of the figure stays."""
-    new = thetas - OUTER_RATE * found.gradients
-    inside = np.all(np.isfinite(new) & (np.abs(new) < 3 * REACH), axis=1, keepdims=True)
-    return np.where(inside, new, thetas)
 
 
 def build(session: Session) -> Any:
@@ -137,6 +112,7 @@ class _View:
         self.reset = pn.widgets.Button(label="Reset")
         self.inputs = CoordinateInputs(("start θ₁", "start θ₂"), START, REACH, self._typed)
         self.tables = common.html()
+        self.code = ShownCode("arrows", code(START_SETTINGS))
         self._draw()
         self.point = DragPoint(self.plot, "arrows-start", START, self._dragged)
         self._update = session.updater(compute, self._show, self._failed)
@@ -144,6 +120,7 @@ class _View:
         self._stop_playing = lambda: None
         self._busy = False
         self._found: MetaGradients | None = None
+        self._at_start: MetaGradients | None = None
         self._start = START
         self._watch()
         self.view = common.beside(
@@ -154,6 +131,7 @@ class _View:
             pn.Row(self.step, self.play, self.reset, margin=0),
             pn.Row(*self.inputs.widgets, margin=0),
             self.tables,
+            self.code,
         )
         self._changed()
 
@@ -188,9 +166,11 @@ class _View:
 
     def _ask(self) -> None:
         self._busy = True
-        thetas = tuple((float(x), float(y)) for x, y in self.thetas)
-        strength = 10.0**self.strength.value
-        self._update(Settings(self.kind.value, self.steps.value, strength, thetas))
+        settings = Settings(
+            self.kind.value, self.steps.value, 10.0**self.strength.value, self._start,
+            len(self.paths) - 1,
+        )  # fmt: skip
+        self._update(settings, self.thetas)
 
     def _dragged(self, x: float, y: float) -> None:
         self._start = (x, y)
@@ -214,7 +194,7 @@ class _View:
         if len(self.paths) > MAX_META_STEPS:
             self.play.value = False
             return
-        self.thetas = meta_step(self.thetas, self._found)
+        self.thetas = mathematics.meta_step(self.thetas, self._found)
         self.paths.append(self.thetas.copy())
         self._ask()
 
@@ -226,10 +206,11 @@ class _View:
     def _show_contours(self, curve: tuple[np.ndarray, np.ndarray]) -> None:
         self.contours.data = {"x": curve[0], "y": curve[1]}
 
-    def _show(self, result: tuple[Settings, MetaGradients]) -> None:
-        settings, self._found = result
+    def _show(self, result: tuple[Settings, Thetas, MetaGradients]) -> None:
+        settings, thetas, self._found = result
         self._busy = False
-        thetas = np.asarray(settings.thetas)
+        if not settings.meta_steps:
+            self._at_start = self._found
         paths = np.stack(self.paths, axis=1)
         lines = []
         for style, path, theta, gradient in zip(
@@ -249,21 +230,27 @@ class _View:
             "colour": [style.colour for style in STYLES],
             "marker": [style.marker for style in STYLES],
         }
-        self.tables.object = tables(settings, self._found, len(self.paths) - 1)
+        if self._at_start is not None:
+            self.tables.object = tables(settings, self._found, self._at_start)
+        if self.point.released:
+            self.code.text = code(settings)
         self.point.acknowledge()
 
 
-def tables(settings: Settings, found: MetaGradients, meta_steps: int) -> str:
-    """The numbers beside the figure, as HTML: costs, lengths and angles."""
+def tables(settings: Settings, found: MetaGradients, at_start: MetaGradients) -> str:
+    """The numbers beside the figure, as HTML: costs, lengths and angles.
+
+    Args:
+        settings: what they belong to.
+        found: each algorithm at its own θ.
+        at_start: all of them at the start.
+    """
     costs = []
-    for name, style, gradient, loss in zip(
-        NAMES, STYLES, found.gradients, found.losses, strict=True
-    ):
+    for row, (name, style) in enumerate(zip(NAMES, STYLES, strict=True)):
         cost = mathematics.cost(name, settings.steps, found.products)
-        size = number(np.linalg.norm(gradient), ".3f", "–")
         counts = (str(cost.gradients), str(cost.products), f"{cost.stored:g}")
-        costs.append((style.label, number(loss, ".3f", "–"), size, *counts))
-    angles = mathematics.angles(found.gradients)
+        costs.append((style.label, *_values(found, row), *counts))
+    angles = mathematics.angles(at_start.gradients)
     between = [
         (style.label, *[""] * i, *(_angle(value) for value in angles[i, i + 1 :]))
         for i, style in enumerate(STYLES[:-1])
@@ -272,21 +259,31 @@ def tables(settings: Settings, found: MetaGradients, meta_steps: int) -> str:
         common.table(
             costs,
             head=("", "query loss", "length", "gradients", "products", "stored"),
-            caption=f"After {meta_steps} meta-steps",
+            caption=f"After {settings.meta_steps} meta-steps",
         )
         + common.table(
             between,
             head=("", *(style.title for style in STYLES[1:])),
-            caption="Angles between the directions" + (", each at its own θ" if meta_steps else ""),
+            caption="Angles between the directions at the start",
             style="margin-top:0.9rem",
         )
-        + '<p style="margin-top:0.6rem">'
-        f"iMAML's verdict on itself: {common.verdict(found.codes)}</p>"
+        + '<p style="margin-top:0.6rem">iMAML\'s verdict on itself: '
+        + ("–" if found.left[0] else common.verdict(found.codes))
+        + "</p>"
     )
+
+
+def _values(found: MetaGradients, row: int) -> tuple[str, str]:
+    """The query loss and the length of one algorithm, or why there are none."""
+    if found.left[row]:
+        return "left the figure", "–"
+    if found.diverged[row]:
+        return '<span class="bad">diverged</span>', "–"
+    return f"{found.losses[row]:.3f}", f"{np.linalg.norm(found.gradients[row]):.3f}"
 
 
 def _angle(degrees: float) -> str:
     return f"{degrees:.0f}°" if np.isfinite(degrees) else "–"
 
 
-ROOM = Room("arrows", "Four arrows", LEAD, build, NOTES, CODE, height=620)
+ROOM = Room("arrows", "Four arrows", LEAD, build, NOTES, code(START_SETTINGS), height=620)
