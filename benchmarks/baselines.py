@@ -257,12 +257,12 @@ def conditioned(
 
 
 def gaussian_process(x, y, groups, table) -> Predict:
-    """A Gaussian process with a kernel of groups, by marginal likelihood of up to 1,000 rows."""
+    """A Gaussian process with a kernel of groups, by marginal likelihood of up to 500 rows."""
     encoder, inputs = _inputs(x, groups)
     _, group = np.unique(groups, return_inverse=True)
     centre, unit = y.mean(), y.std()
     target, rows = (y - centre) / unit, np.column_stack([inputs(x), group])
-    chosen = sample(group, group.max() + 1, 1000, np.random.default_rng(0))
+    chosen = sample(group, group.max() + 1, 500, np.random.default_rng(0))
     process = GaussianProcessRegressor(
         group_kernel(len(encoder.names), encoder.varying), n_restarts_optimizer=1, random_state=0
     ).fit(rows[chosen], target[chosen])
