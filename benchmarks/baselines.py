@@ -420,7 +420,7 @@ def random_forest(x, y, groups, table) -> Predict:
     logging.getLogger("merf.merf").setLevel(logging.WARNING)
     _, inputs = _inputs(x, groups)
     centre, unit = y.mean(), y.std()
-    model = MERF(RandomForestRegressor(300, random_state=0, n_jobs=1))
+    model = MERF(RandomForestRegressor(random_state=0, n_jobs=1))
     model.fit(inputs(x), _effects(x, x, table), pd.Series(groups), (y - centre) / unit)
 
     def fixed(rows):
