@@ -5,7 +5,8 @@
     python -m benchmarks.own_coverage --json results/own/coverage.json
     python -m benchmarks.own_report
 
-The first three compute, for hours in all, and go on from what their files hold. The last writes the
+The first three compute, for hours in all, and go on from what their files hold: to measure a method
+anew, delete its lines. The last writes the
 tables between the marks ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` of the documents.
 """
 
