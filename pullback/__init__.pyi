@@ -41,6 +41,9 @@ from .meta.training import TrainState as TrainState
 from .meta.training import default_optimizer as default_optimizer
 from .meta.training import train as train
 from .models.objectives import Objective as Objective
+from .runs.export import export as export
+from .runs.exported import Exported as Exported
+from .runs.exported import load_exported as load_exported
 from .runs.pretrained import load_pretrained as load_pretrained
 from .runs.pretrained import pack as pack
 from .solvers.base import solve as solve

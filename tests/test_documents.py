@@ -3,6 +3,8 @@
 import importlib
 import importlib.util
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -94,6 +96,44 @@ def test_the_example_of_new_classes_runs_and_tells_strangers(capsys):
     new, vectors, base = names["new"], names["vectors"], names["base"]
     assert new.score(vectors[~base], names["label"][~base]) > 0.7
     assert new.known(vectors[~base]).mean() > new.known(vectors[base]).mean() + 0.3
+
+
+ALONE = """
+import sys
+# None makes an import fail.
+without = "pullback sklearn pandas equinox optax scipy.optimize jaxtyping".split()
+sys.modules |= dict.fromkeys(without)
+exec(compile(sys.stdin.read(), "docs/serving.md", "exec"))
+np.savez("found.npz", mean=mean, std=std)
+sys.exit(any(name.partition(".")[0] == "pullback" for name, m in sys.modules.items() if m))
+"""
+
+
+def test_the_examples_of_serving_run_without_this_package_and_with_it(tmp_path, monkeypatch):
+    make, alone, loaded = blocks("docs/serving.md")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(compile(make, "docs/serving.md", "exec"), names)
+    command = [sys.executable, "-c", ALONE]
+    done = subprocess.run(command, input=alone, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with np.load("found.npz") as arrays:
+        found = dict(arrays)
+    pd, table = names["pd"], names["table"]
+    known = pd.DataFrame({"load": [1.0, 4, 9], "oil": ["thin", "thick", "thin"]})
+    asked = pd.DataFrame({"load": [2.0, 6], "oil": ["thin", "thick"]})
+    for one, wear in enumerate(([21.0, 30.5, 44.0], [17.0, 20.0])):
+        own = names["model"].adapt(known[: len(wear)], wear)
+        mean, deviation = own.predict(asked, return_std=True)
+        np.testing.assert_allclose(found["mean"][one], mean, rtol=1e-10)
+        np.testing.assert_allclose(found["std"][one], deviation, rtol=1e-10)
+    one = pb.load_exported("one.pullback")
+    own = names["model"].adapt(table[:3], names["wear"][:3])
+    mean = one(query=one.rows(table[:6]))["mean"]
+    np.testing.assert_allclose(mean, own.predict(table[:6]), rtol=1e-10)
+    assert len(pb.load_exported("some.pullback").about["groups"]) == 10
+    exec(compile(loaded, "docs/serving.md", "exec"), names)
+    np.testing.assert_allclose(names["found"]["mean"][0], found["mean"][0], rtol=1e-12)
 
 
 def test_the_examples_of_outer_losses_run():
@@ -206,9 +246,10 @@ def options_of_commands() -> dict[str, set[str]]:
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_the_commands_in_the_documents_have_the_options_they_are_given(document):
     options = options_of_commands()
-    flags_of_benchmarks = {
+    flags_of_scripts = {
         flag
-        for path in (ROOT / "benchmarks").rglob("*.py")
+        for folder in ("benchmarks", "examples")
+        for path in (ROOT / folder).rglob("*.py")
         for flag in re.findall(r"[\"'](--[a-z][\w-]*)", path.read_text())
     }
     wrong = []
@@ -216,16 +257,20 @@ def test_the_commands_in_the_documents_have_the_options_they_are_given(document)
         line = line.split(" #")[0]
         command = re.match(r"(?:srun )?pullback ([a-z]+)\b", line)
         benchmark = re.search(r"python -m (benchmarks\.\w+)", line)
+        example = re.search(r"python (examples/\w+\.py)", line)
         flags = set(re.findall(r"(?<![\w-])--[a-z][\w-]*", line))
         if benchmark:
-            wrong += [(line, flag) for flag in flags - flags_of_benchmarks]
+            wrong += [(line, flag) for flag in flags - flags_of_scripts]
             wrong += [] if importlib.util.find_spec(benchmark[1]) else [(line, benchmark[1])]
+        elif example:
+            known = re.findall(r"\"(--[a-z][\w-]*)", (ROOT / example[1]).read_text())
+            wrong += [(line, flag) for flag in flags if flag not in known]
         elif command:
             known = options.get(command[1])
             wrong += [(line, flag) for flag in flags if known is None or flag not in known]
             wrong += [] if known is not None else [(line, command[1])]
         elif re.match(r"(--[a-z]|pullback --)", line):
-            anywhere = set().union(*options.values(), flags_of_benchmarks, {"--version"})
+            anywhere = set().union(*options.values(), flags_of_scripts, {"--version"})
             wrong += [(line, flag) for flag in flags if flag not in anywhere]
     assert not wrong
 

@@ -14,6 +14,7 @@ from pullback.cli.compare import compare
 from pullback.cli.compilation_cache import keep_programs
 from pullback.cli.distributed import begin, end, is_wanted, is_worker, supervise
 from pullback.cli.evaluate import evaluate
+from pullback.cli.export import export
 from pullback.cli.fit import fit
 from pullback.cli.info import info
 from pullback.cli.lab import lab
@@ -85,6 +86,7 @@ app.command()(adapt)
 app.command()(compare)
 app.command()(fit)
 app.command()(predict)
+app.command()(export)
 app.command()(study)
 app.command()(lab)
 app.command()(info)

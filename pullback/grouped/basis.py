@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 Parameters = Mapping[str, Any]
+
+AnyArray = np.ndarray | Array
+"""Of NumPy, or of JAX inside ``jit``."""
 
 FLAT = 1e-4
 """The prior precision of the population's weights, of numbers in standard deviations."""
@@ -109,13 +112,13 @@ class Basis:
         Returns:
             F, one row a row, and Z, with no column where there are no groups.
         """
-        one = xp.ones((len(inputs), 1), inputs.dtype)
+        one = xp.ones((inputs.shape[0], 1), inputs.dtype)
         varying = inputs[:, : self.varying]
         constant = inputs[:, self.varying : self.varying + self.constant]
         parts = [one, varying, constant]
         if self.products:
             crossed = varying[:, :, None] * constant[:, None, :]
-            parts.append(crossed.reshape(len(inputs), self.products))
+            parts.append(crossed.reshape(inputs.shape[0], self.products))
         within = xp.concatenate([one, varying], 1)
         if not self.hidden:
             z = within @ xp.tril(params["spread"]) if self.grouped else within[:, :0]

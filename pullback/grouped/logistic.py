@@ -14,6 +14,7 @@ theorem, and moves nothing.
 
 import functools
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.special import expit
 from scipy.stats import norm, qmc
 
-from pullback.grouped.basis import Basis, Rows
+from pullback.grouped.basis import AnyArray, Basis, Rows
 from pullback.grouped.elimination import Eliminated, eliminate
 
 MOST_STEPS = 50
@@ -322,18 +323,20 @@ NODES, SHARES = np.polynomial.hermite_e.hermegauss(40)
 
 
 def probability(
-    mean: Float[np.ndarray, " n"], variance: Float[np.ndarray, " n"]
-) -> Float[np.ndarray, " n"]:
+    mean: Float[AnyArray, " n"], variance: Float[AnyArray, " n"], xp: ModuleType = np
+) -> Float[AnyArray, " n"]:
     """The probability of a 1 whose logit is normal, by Gauss–Hermite quadrature.
 
     Args:
         mean: of the logit.
         variance: of the logit.
+        xp: the array library to work it out with; inside ``jit`` that of JAX.
 
     Returns:
         The expected value of its sigmoid.
     """
-    deviation, total = np.sqrt(variance), np.zeros(len(mean))
+    deviation, total = xp.sqrt(variance), xp.zeros(mean.shape)
+    sigmoid = expit if xp is np else jax.nn.sigmoid
     for node, share in zip(NODES, SHARES / SHARES.sum(), strict=True):
-        total += share * expit(mean + node * deviation)
+        total = total + share * sigmoid(mean + node * deviation)
     return total

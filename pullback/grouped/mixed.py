@@ -15,7 +15,7 @@ segment sums, so that groups of unequal sizes cost what their rows cost.
 """
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -29,7 +29,7 @@ import scipy.optimize
 from jaxtyping import Array, Float, Int
 
 from pullback.grouped import logistic
-from pullback.grouped.basis import Basis, Parameters, Rows, part
+from pullback.grouped.basis import AnyArray, Basis, Parameters, Rows, part
 from pullback.grouped.elimination import Eliminated, eliminate
 
 BLOCK = 2**16
@@ -74,58 +74,69 @@ class Mixed:
         covariance = np.zeros((groups, z, z)) + np.eye(z)
         for block in _blocks(rows):
             present, first, group = np.unique(block.group, return_index=True, return_inverse=True)
-            own = self._adapt(block._replace(group=group), first)
+            total = functools.partial(np.add.reduceat, indices=first, axis=0)
+            own = self.adapt_by(total, block._replace(group=group))
             mean[present], covariance[present], across[present] = own
         return Adapted(mean, covariance, across)
 
-    def _adapt(self, rows: Rows, first: Int[np.ndarray, " groups"]) -> "Adapted":
-        """The same for rows in the order of their groups, each of which begins at ``first``."""
-        f, z = self.basis.columns(self.params, rows.inputs)
-        total = functools.partial(np.add.reduceat, indices=first, axis=0)
+    def adapt_by(self, total: Callable[[Any], Any], rows: Rows, xp: ModuleType = np) -> "Adapted":
+        """The same by a function that sums rows of each group; inside ``jit`` with ``jax.numpy``.
+
+        Args:
+            total: from one row for each of ``rows`` to one for each group, in their order.
+            rows: of the groups, each of which has some.
+            xp: the array library to work them out with.
+
+        Returns:
+            The heads' posterior.
+        """
+        f, z = self.basis.columns(self.params, rows.inputs, xp)
         if self.basis.binary:
             offset = f @ self.mean
             own = logistic.adapt(offset, z, rows.y, rows.weight, rows.group, total)
             mean, covariance, share = own
         else:
             share = rows.weight / self.noise**2
-            covariance = np.linalg.inv(total(_outer(z * share[:, None], z)) + np.eye(z.shape[1]))
+            covariance = xp.linalg.inv(total(_outer(z * share[:, None], z)) + xp.eye(z.shape[1]))
             left = total(z * (share * (rows.y - f @ self.mean))[:, None])
-            mean = np.einsum("grs,gs->gr", covariance, left)
+            mean = xp.einsum("grs,gs->gr", covariance, left)
         return Adapted(mean, covariance, covariance @ total(_outer(z * share[:, None], f)))
 
     def predict(
         self,
-        inputs: Float[np.ndarray, "n inputs"],
+        inputs: Float[AnyArray, "n inputs"],
         heads: "Adapted",
-        group: Int[np.ndarray, " n"],
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        group: Int[AnyArray, " n"],
+        xp: ModuleType = np,
+    ) -> tuple[Float[AnyArray, " n"], Float[AnyArray, " n"]]:
         """The mean and the variance of new targets, or of their logits where they are binary.
 
         Args:
             inputs: as in :class:`Rows`.
             heads: of the groups.
             group: the number of each row's group among them.
+            xp: the array library to work them out with; inside ``jit`` that of JAX.
 
         Returns:
             Both for each row; the noise is part of the variance.
         """
-        if len(inputs) > BLOCK:
+        if xp is np and len(inputs) > BLOCK:
             cuts = range(BLOCK, len(inputs), BLOCK)
             parts = zip(np.split(inputs, cuts), np.split(group, cuts), strict=True)
             means, variances = zip(*(self.predict(x, heads, g) for x, g in parts), strict=True)
             return np.concatenate(means), np.concatenate(variances)
-        f, z = self.basis.columns(self.params, inputs)
-        of_group = np.einsum("nr,nrs,ns->n", z, heads.covariance[group], z)
-        left = f - np.einsum("nr,nrf->nf", z, heads.across[group])
-        of_population = np.einsum("nf,fe,ne->n", left, self.covariance, left)
-        mean = f @ self.mean + np.einsum("nr,nr->n", z, heads.mean[group])
+        f, z = self.basis.columns(self.params, inputs, xp)
+        of_group = xp.einsum("nr,nrs,ns->n", z, heads.covariance[group], z)
+        left = f - xp.einsum("nr,nrf->nf", z, heads.across[group])
+        of_population = xp.einsum("nf,fe,ne->n", left, self.covariance, left)
+        mean = f @ self.mean + xp.einsum("nr,nr->n", z, heads.mean[group])
         return mean, self.noise**2 + of_group + of_population
 
     def density(
         self,
         y: Float[np.ndarray, " n"],
-        mean: Float[np.ndarray, " n"],
-        variance: Float[np.ndarray, " n"],
+        mean: Float[AnyArray, " n"],
+        variance: Float[AnyArray, " n"],
     ) -> Float[np.ndarray, " n"]:
         """The predictive density of targets, or their probability where they are binary."""
         if self.basis.binary:

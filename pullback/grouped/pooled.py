@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from pullback.grouped import held_back, logistic, mixed
-from pullback.grouped.basis import Basis, Rows, part
+from pullback.grouped.basis import AnyArray, Basis, Rows, part
 from pullback.grouped.held_back import SHOTS, deal, place_in_group
 from pullback.grouped.mixed import Adapted, Mixed, fit, posterior
 
@@ -96,29 +97,31 @@ class Pool:
 
     def predict(
         self,
-        inputs: Float[np.ndarray, "n inputs"],
-        group: Int[np.ndarray, " n"],
+        inputs: Float[AnyArray, "n inputs"],
+        group: Int[AnyArray, " n"],
         heads: Sequence[Adapted] | None = None,
-    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+        xp: ModuleType = np,
+    ) -> tuple[Float[AnyArray, " n"], Float[AnyArray, " n"]]:
         """The mean and the variance of new targets; those of a binary one are p and p(1 − p).
 
         Args:
             inputs: of the rows.
             group: the number of each row's group.
             heads: of the groups, for each model; those of fit if None.
+            xp: the array library to work them out with; inside ``jit`` that of JAX.
 
         Returns:
             Both for each row.
         """
-        mean, second = np.zeros(len(inputs)), np.zeros(len(inputs))
+        mean, second = xp.zeros(inputs.shape[0]), xp.zeros(inputs.shape[0])
         for model, adapted, share in zip(
             self.models, self.heads if heads is None else heads, self.shares, strict=True
         ):
             if not share:
                 continue
-            one, variance = model.predict(inputs, adapted, group)
+            one, variance = model.predict(inputs, adapted, group, xp)
             if model.basis.binary:
-                one = logistic.probability(one, variance)
+                one = logistic.probability(one, variance, xp)
                 variance = one * (1.0 - one)
             mean, second = mean + share * one, second + share * (variance + one**2)
         return mean, second - mean**2

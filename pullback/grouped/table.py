@@ -7,6 +7,7 @@ centred and scaled. A value that was not there before is that column's average, 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -245,16 +246,27 @@ class Encoder:
         """The inputs of a basis, quantiles last, and how many categories were new ones."""
         rows = len(columns[0][1]) if columns else 0
         numbers = [c.numbers(column) for c, (_, column) in zip(self.columns, columns, strict=True)]
-        whole = np.concatenate([np.zeros((rows, 0)), *numbers], 1)[:, list(self.order)]
-        scaled = (whole - self.mean) / self.deviation
-        new = int(np.isnan(scaled).any(1).sum())
-        scaled = np.where(np.isnan(scaled), 0.0, scaled)
+        whole = np.concatenate([np.zeros((rows, 0)), *numbers], 1)
+        return self.scale(whole), int(np.isnan(whole).any(1).sum())
+
+    def scale(self, whole: Any, xp: ModuleType = np) -> Any:
+        """The inputs of a basis from numbers.
+
+        Args:
+            whole: those that the columns become, one row a row; NaN for a new category.
+            xp: the array library to work them out with.
+
+        Returns:
+            The inputs, quantiles last.
+        """
+        scaled = (whole[:, np.array(self.order, int)] - self.mean) / self.deviation
+        scaled = xp.where(xp.isnan(scaled), 0.0, scaled)
         # Uniform ranks with variance 1.
         ranks = [
-            12**0.5 * (np.interp(scaled[:, j], values, ranks) - 0.5)
+            12**0.5 * (xp.interp(scaled[:, j], values, ranks) - 0.5)
             for j, values, ranks in self.grids
         ]
-        return np.concatenate([scaled, *(r[:, None] for r in ranks)], 1), new
+        return xp.concatenate([scaled, *(r[:, None] for r in ranks)], 1)
 
 
 def _varies(column: Float[np.ndarray, " rows"], group: np.ndarray) -> bool:

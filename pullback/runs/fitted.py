@@ -454,6 +454,40 @@ def predict(
     return Predictions(groups, shown, coverage, known, said)
 
 
+def adapt(run: FittedRun, rows: Table, say: Callable[[str], None]) -> Any:
+    """The model of the groups that rows are of, adapted to them.
+
+    Args:
+        run: the fit.
+        rows: with targets; all are of one group where they name none.
+        say: told what was left out, a sentence each.
+
+    Returns:
+        The estimator of those groups, or the model of the one.
+
+    Raises:
+        InputError: for a table that does not fit the run.
+    """
+    said: list[str] = []
+    rows = _rows_to_adapt_to(run, rows, "error", said)
+    frame, y = frame_of(rows, run.settings.columns, run.settings.kinds), targets(rows, run.settings)
+    names = _names(rows, run.settings)
+    with collected() as warned:
+        if names is None:
+            model = run.model.adapt(frame, y)
+        else:
+            model = run.model.with_groups(frame, y, names)
+    for sentence in said + warned:
+        say(sentence)
+    return model
+
+
+def _rows_to_adapt_to(run: FittedRun, rows: Table, missing: str, said: list[str]) -> Table:
+    settings = run.settings
+    said += _check_columns(rows, settings, (*settings.columns, settings.target))
+    return _usable(rows, settings, missing, said, settings.target)[0]
+
+
 def _check_columns(table: Table, settings: Settings, needed: Sequence[str]) -> list[str]:
     """What is said of columns that have no use.
 
@@ -505,8 +539,7 @@ def _adapted(
 ) -> Any:
     """The model of the groups that have rows to adapt to."""
     settings = run.settings
-    said += _check_columns(rows, settings, (*settings.columns, settings.target))
-    rows, _ = _usable(rows, settings, missing, said, settings.target)
+    rows = _rows_to_adapt_to(run, rows, missing, said)
     of = _names(rows, settings)
     if of is None:
         asked = set() if names is None else set(names)

@@ -8,7 +8,7 @@ from cli_helpers import cli
 from pullback import registries as r
 from pullback.runs.config import SECTION_OF, SETTINGS
 
-COMMANDS = ["train", "evaluate", "adapt", "compare", "study", "info", "fit", "predict"]
+COMMANDS = ["train", "evaluate", "adapt", "compare", "study", "info", "fit", "predict", "export"]
 CHOICES = ["normalisations", "activations", "strategies", "splits"]
 SEEN = """
 import sys

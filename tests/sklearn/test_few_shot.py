@@ -128,6 +128,13 @@ def test_counts_may_differ_and_labels_be_numbers(fitted):
     assert list(new.classes_) == [0, 1]
 
 
+def test_one_example_of_each_of_many_classes_is_nothing_to_warn_of(fitted):
+    x, _ = embedded()
+    # From 21 rows on scikit-learn takes so many classes for numbers.
+    new = fitted.adapt(x[::16], np.arange(40))
+    assert new.score(x[::16], np.arange(40)) == 1
+
+
 def test_one_new_class_is_certain_unless_it_is_none(fitted):
     _, (x, y), (q, names) = parts(5)
     one = fitted.adapt(x[:5], y[:5])

@@ -21,10 +21,12 @@ MAX_ROWS = 6
 """Wells that have a row of their own in the table; others are counted together."""
 
 LEAD = r"""
-Here the support loss has a well at every whole number, and the inner solver is stochastic: gradient
-descent from $\theta$ with noise in each gradient. Run it two hundred times and it ends in several
-wells. Each end $\phi_k^*$ is an optimum of $L + \tfrac{\lambda}{2}(\phi-\theta)^2$, and has an
-implicit gradient,
+Here the support loss has a well near every whole number, and the inner solver is stochastic:
+gradient descent from $\theta$ with noise in each gradient. Its first step is $0.55/(10+\lambda)$,
+where $10+\lambda$ is the largest curvature, and later ones are shorter. Run it two hundred times:
+where the pull is weak and the noise strong enough, the runs stop in several wells. Each is then
+followed down to the optimum $\phi_k^*$ of $L + \tfrac{\lambda}{2}(\phi-\theta)^2$ in its well,
+which has an implicit gradient,
 
 $$\frac{dL_k}{d\theta} = \frac{\lambda}{H_k+\lambda}\, \nabla L^{\text{query}}(\phi_k^*)$$
 
@@ -38,9 +40,13 @@ NOTES = r"""
 So far the promise. What it leaves out: $\theta$ also moves the *odds*. The loss to expect is
 $J(\theta) = \sum_k p_k(\theta)\, L_k(\theta)$, and its derivative has two parts,
 $\sum_k p_k\, dL_k/d\theta$ and $\sum_k (dp_k/d\theta)\, L_k$. The average of the implicit gradients
-is the first. The table sets it beside the derivative of $J$ itself, from finite differences over
-ten thousand pairs of runs with the same noise. Raise $\lambda$ until only one well is left, and the
-two agree; turn the noise down with $\theta$ on a ridge between two wells, and they part.
+is the first. The table sets it beside the derivative of $J$ itself. That adds the second part,
+from ten thousand more runs on either side of $\theta$ with the same noise: how many of them stop
+beyond each ridge between two wells. From $\lambda = 10$ on only one well is left, and the two
+agree. With $\theta = 0.53$, on a ridge, and $\lambda = 1$, turn the noise down: they part.
+
+Where $H_k + \lambda$ is zero, as for $\theta = 0.53$ and $\lambda = 10$, $\phi_k^*$ has no
+derivative, and the table says so.
 """
 
 CODE = """
@@ -198,13 +204,13 @@ def _height(found: Descents, phi: Any) -> Any:
 
 
 def colour_of(well: int) -> str:
-    """The colour of an optimum; grey for a run in none."""
-    return common.CYCLE[well % len(common.CYCLE)] if well >= 0 else common.GREY
+    """The colour of an optimum and its runs."""
+    return common.CYCLE[well % len(common.CYCLE)]
 
 
 def marker_of(well: int) -> str:
-    """The shape of an optimum's runs."""
-    return MARKERS[well % len(MARKERS)] if well >= 0 else "x"
+    """The shape of an optimum and its runs."""
+    return MARKERS[well % len(MARKERS)]
 
 
 BAR_COLUMNS = ("left", "right", "bottom", "top", "colour")
@@ -215,7 +221,7 @@ def histogram(found: Descents) -> dict[str, Any]:
     edges = np.linspace(*X_RANGE, BINS + 1)
     bottom = np.zeros(BINS)
     data: dict[str, Any] = {column: [] for column in BAR_COLUMNS}
-    for k in range(-1, len(found.wells)):
+    for k in range(len(found.wells)):
         count = np.histogram(found.raw[found.well == k], edges)[0]
         for i in np.flatnonzero(count):
             data["left"].append(edges[i])
@@ -238,9 +244,6 @@ def readings(found: Descents) -> str:
     others = [well.runs for k, well in enumerate(found.wells) if k not in named]
     if others:
         rows.append((f"{len(others)} more", _share(sum(others)), "", ""))
-    in_none = int(np.sum(found.well < 0))
-    if in_none:
-        rows.append(("in none", _share(in_none), "", ""))
     gradients = (
         ("implicit gradients, average", _with_interval(found.implicit)),
         ("unrolled through the noise, average", _with_interval(found.unrolled)),
@@ -258,13 +261,13 @@ def _share(runs: int) -> str:
 
 def _with_interval(given: dict[str, float]) -> str:
     if not np.isfinite(given["mean"]):
-        return "unknown here"
+        return "no derivative"
     both = f"{_reading(given['mean'])} ± {_reading(given['interval'])}"
     return f'<span style="white-space:nowrap">{both}</span>'
 
 
 def _reading(value: float) -> str:
-    return number(value, ".3f" if abs(value) < 1e3 else ".1e")
+    return number(value, ".3f" if abs(value) < 1e3 else ".1e", "no derivative")
 
 
 ROOM = Room("optimum", "Which optimum?", LEAD, build, NOTES, CODE, height=520)
