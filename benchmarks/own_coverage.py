@@ -10,8 +10,8 @@ they were drawn from, which tells whether its intervals add up, and one of model
 targets fold by fold, which tells what so many groups cost. What is left of the table's deviation is
 chance, where the interval holds 90 %, or the model's.
 
-The targets of a group are drawn one after the other, each from the normal prediction that those
-before it give, so that the model's own predictions are right for them.
+The model is a mixture. One draw takes the population's weights of each part from their posterior,
+and for each group one of the parts by its share, the group's own weights, and the noise.
 """
 
 import argparse
@@ -37,7 +37,7 @@ ALLOWED = (0.85, 0.95)
 def drawn(
     model: MetaRegressor, x: pd.DataFrame, group: Int[np.ndarray, " rows"], rng: Any
 ) -> Float[np.ndarray, " rows"]:
-    """Targets of new groups from a model, each row given those of its group before it.
+    """Targets of new groups from a model.
 
     Args:
         model: a fitted one.
@@ -48,11 +48,18 @@ def drawn(
     Returns:
         A target for each row.
     """
-    y, place = np.zeros(len(x)), place_in_group(group)
-    for turn in range(place.max() + 1):
-        mean, deviation = predicted(model, x, y, group, place < turn, place == turn)
-        y[place == turn] = mean + deviation * rng.normal(size=len(mean))
-    return y
+    pool, groups = model._pool, group.max() + 1
+    inputs = model._inputs(model._rows_to_predict(x, None, None)[0], stacklevel=2)
+    of_group = rng.choice(len(pool.models), size=groups, p=pool.shares)
+    y = np.zeros(len(x))
+    for number, part in enumerate(pool.models):
+        common, own = part.basis.columns(part.params, inputs)
+        weights = rng.multivariate_normal(part.mean, part.covariance)
+        effects = rng.normal(size=(groups, own.shape[1]))
+        noise = float(part.noise) * rng.normal(size=len(x))
+        targets = common @ weights + np.sum(own * effects[group], 1) + noise
+        y = np.where(of_group[group] == number, targets, y)
+    return model._centre + model._unit * y
 
 
 def predicted(

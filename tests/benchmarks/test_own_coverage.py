@@ -6,6 +6,7 @@ import pytest
 
 from benchmarks import own_coverage
 from pullback.grouped.held_back import place_in_group
+from pullback.sklearn import MetaRegressor
 
 
 class Walk:
@@ -23,15 +24,27 @@ class Walk:
         return np.array([self.sums[g] + 1 for g in groups]), np.zeros(len(x))
 
 
-def test_targets_are_drawn_row_by_row_given_those_before():
-    group = np.array([1, 0, 1, 1, 0])
-    x = pd.DataFrame({"Days": np.arange(5.0)})
-    y = own_coverage.drawn(Walk(), x, group, np.random.default_rng(0))
-    # The first rows of the two groups are drawn together, in the order of the table.
-    first = np.random.default_rng(0).normal(size=2)
-    np.testing.assert_allclose(y[[0, 1]], first)
-    np.testing.assert_allclose(y[[2, 3]], [first[0] + 1, 2 * first[0] + 2])
-    np.testing.assert_allclose(y[4], first[1] + 1)
+def test_targets_are_drawn_from_the_predictions_of_the_model(tiny, rng):
+    group = np.repeat(np.arange(12), 6)
+    own = rng.normal(size=(12, 2))[group]
+    x = pd.DataFrame({"Days": np.tile(np.arange(6.0), 12)})
+    y = 5 + own[:, 0] + (1 + own[:, 1]) * x.Days.to_numpy() + 0.3 * rng.normal(size=72)
+    model = MetaRegressor("linear").fit(x, y, groups=group)
+    draws = np.stack([own_coverage.drawn(model, x, group, rng) for _ in range(400)])
+    mean, deviation = model.predict(x, return_std=True)
+    # Twelve groups of the same six rows: the same mean, and 4,800 draws of it.
+    drawn = draws.reshape(-1, 6)
+    np.testing.assert_allclose(drawn.mean(0), mean[:6], atol=0.1 * deviation.max())
+    np.testing.assert_allclose(drawn.std(0), deviation[:6], rtol=0.05)
+    fold = np.zeros(12, int)
+    known = [
+        own_coverage.covered(lambda *_: model, (x, y, group), place_in_group(group), fold, (0, 2))
+        for y in draws[:60]
+    ]
+    for k in (0, 2):
+        assert np.mean([own_coverage.share(one[k]) for one in known]) == pytest.approx(
+            0.9, abs=0.02
+        )
 
 
 def test_rows_that_intervals_hold_are_counted_by_group():
