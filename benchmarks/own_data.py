@@ -284,30 +284,58 @@ def as_table(
 
 def large(groups: int, each: int = 10) -> str:
     """One large table: what a fit, predictions and a new group take."""
+    x, mean, group = many_groups(groups, each)
+    y = mean + 0.3 * np.random.default_rng(1).normal(size=len(group))
+    (found, deviation), took = timed(
+        MetaRegressor(), x, y, group, lambda model, **rows: model.predict(**rows, return_std=True)
+    )
+    return (
+        f"{took}; error {np.std(y - found):.3f} (noise 0.3), "
+        f"coverage {np.mean(np.abs(y - found) < NINETY * deviation):.1%}"
+    )
+
+
+def many_groups(groups: int, each: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns, an expected target with effects of each group, and the number of the group."""
     rng = np.random.default_rng(0)
     group = np.repeat(np.arange(groups), each)
     x = rng.normal(size=(len(group), 3))
     x[:, 2] = rng.normal(size=groups)[group]
     own = rng.normal(size=(groups, 2))[group]
-    y = own[:, 0] + (1 + 0.5 * own[:, 1]) * x[:, 0] + np.sin(2 * x[:, 1])
-    y += 0.3 * rng.normal(size=len(group))
+    mean = own[:, 0] + (1 + 0.5 * own[:, 1]) * x[:, 0] + np.sin(2 * x[:, 1])
+    return x, mean, group
+
+
+def timed(
+    model: Any, x: np.ndarray, y: np.ndarray, group: np.ndarray, predict: Callable[..., Any]
+) -> tuple[Any, str]:
+    """A fit, predictions, and a new group of five rows.
+
+    Args:
+        model: the estimator.
+        x: columns.
+        y: targets.
+        group: the number of each row's group.
+        predict: ``predict(model, X=..., groups=...)``, and without ``groups`` for one group.
+
+    Returns:
+        The predictions of all rows, and a sentence of what all this took.
+    """
     times, began = [time.perf_counter()], time.process_time()
-    model = MetaRegressor().fit(x, y, groups=group)
+    model.fit(x, y, groups=group)
     cpu = time.process_time() - began
     times.append(time.perf_counter())
-    mean, deviation = model.predict(x, groups=group, return_std=True)
+    found = predict(model, X=x, groups=group)
     times.append(time.perf_counter())
     for _ in range(100):
-        model.adapt(x[:5], y[:5]).predict(x[:5])
+        predict(model.adapt(x[:5], y[:5]), X=x[:5])
     times.append(time.perf_counter())
-    fit, predict, adapt = np.diff(times)
+    fit, all_rows, adapt = np.diff(times)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return (
-        f"{len(y)} rows in {groups} groups: fit {fit:.0f} s ({cpu:.0f} of CPU), "
-        f"predictions {predict:.1f} s, "
-        f"{peak:.1f} GB at most; a new group of five rows {1e3 * adapt / 100:.1f} ms; "
-        f"error {np.std(y - mean):.3f} (noise 0.3), "
-        f"coverage {np.mean(np.abs(y - mean) < NINETY * deviation):.1%}"
+    return found, (
+        f"{len(y)} rows in {group.max() + 1} groups: fit {fit:.0f} s ({cpu:.0f} of CPU), "
+        f"predictions {all_rows:.1f} s, "
+        f"{peak:.1f} GB at most; a new group of five rows {1e3 * adapt / 100:.1f} ms"
     )
 
 
@@ -320,6 +348,8 @@ def options(
     parser.add_argument("--methods", nargs="+", choices=methods, default=list(methods))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--large", type=int, metavar="GROUPS")
+    parser.add_argument("--each", type=int, default=10)
     return parser
 
 
@@ -378,10 +408,7 @@ def possible(name: str, method: str) -> bool:
 
 def main() -> None:
     """The comparison, or one large table."""
-    parser = options(__doc__, TABLES, METHODS)
-    parser.add_argument("--large", type=int, metavar="GROUPS")
-    parser.add_argument("--each", type=int, default=10)
-    given = parser.parse_args()
+    given = options(__doc__, TABLES, METHODS).parse_args()
     if given.large:
         print(large(given.large, given.each))
         return

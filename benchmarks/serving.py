@@ -48,7 +48,7 @@ def arguments(program, groups):
         x = program.rows(table).reshape(groups, 2 * ROWS, -1)
         y = y.reshape(groups, 2 * ROWS)[:, :ROWS]
         return {"x": x[:, :ROWS], "y": y, "weight": np.ones_like(y), "query": x[:, ROWS:]}
-    lengths = {"groups": groups, "queries": ROWS}
+    lengths = {"tasks": groups, "queries": ROWS}
     given = {}
     for each in program.about["inputs"]:
         shape = [lengths.get(n, n) for n in each["shape"]]
@@ -118,18 +118,32 @@ def main():
             lines.append(line | {"estimator, wall": wall, "estimator, cpu": cpu})
         for run in arguments.runs:
             lines += [measure(run, run, Path(place), GROUPS[:2], arguments.repeats)]
-    print("| program | kB | export, s | load, s | groups | first call, s | a call, ms | CPU, ms |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    head = (
+        "program",
+        "kB",
+        "export, s",
+        "load, s",
+        "groups or tasks",
+        "first call, s",
+        "a call, ms",
+    )
+    print(f"| {' | '.join((*head, 'CPU, ms'))} |")
+    print(f"|{' --- |' * (len(head) + 1)}")
     for line in lines:
         before = f"{line['program']} | {line['kB']:.0f} | {line['export']:.2f} | {line['load']:.3f}"
         for count in GROUPS:
             if f"cpu, {count}" not in line:
                 continue
             first, wall, cpu = (line[f"{each}, {count}"] for each in ("first call", "wall", "cpu"))
-            print(f"| {before} | {count:,} | {first:.2f} | {1e3 * wall:.3g} | {1e3 * cpu:.3g} |")
+            print(f"| {before} | {count:,} | {first:.2f} | {_ms(wall)} | {_ms(cpu)} |")
         if "estimator, cpu" in line:
             wall, cpu = line["estimator, wall"], line["estimator, cpu"]
-            print(f"| its estimator | – | – | – | 1 | – | {1e3 * wall:.3g} | {1e3 * cpu:.3g} |")
+            print(f"| its estimator | – | – | – | 1 | – | {_ms(wall)} | {_ms(cpu)} |")
+
+
+def _ms(seconds):
+    found = 1e3 * seconds
+    return f"{found:,.0f}" if found >= 1000 else f"{found:.3g}"
 
 
 if __name__ == "__main__":

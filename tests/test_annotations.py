@@ -10,6 +10,7 @@ CHOICE = (
     "algorithms/test_learned.py::test_types_and_shapes[diagonal-float32-False-float32]",
     "algorithms/test_protocol.py::test_gradient_and_phi_have_the_shapes_and_types_of_theta"
     "[imaml-float32]",
+    "algorithms/test_unpulled.py::test_too_few_rows_are_flagged",
     "grouped/test_curves.py::test_predictions_of_a_line_are_those_of_the_joint_gaussian",
     "grouped/test_held_back.py::test_a_group_shows_its_first_rows_and_is_scored_on_the_others",
     "grouped/test_logistic.py::test_the_evidence_integrates_every_group_and_the_products_weights"

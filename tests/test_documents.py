@@ -3,8 +3,6 @@
 import importlib
 import importlib.util
 import re
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 
@@ -12,19 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from alone import ROOT, blocks, run_alone
 
 import pullback as pb
 
 pytestmark = pytest.mark.usefixtures("tiny")
-ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
     str(path.relative_to(ROOT)) for pattern in ("*.md", "docs/*.md") for path in ROOT.glob(pattern)
 )
 FENCED = re.compile(r"^```.*?\n(.*?)^```", re.DOTALL | re.MULTILINE)
-
-
-def blocks(document: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
 
 
 def test_the_readme_example_runs_and_learns(capsys):
@@ -98,27 +92,13 @@ def test_the_example_of_new_classes_runs_and_tells_strangers(capsys):
     assert new.known(vectors[~base]).mean() > new.known(vectors[base]).mean() + 0.3
 
 
-ALONE = """
-import sys
-# None makes an import fail.
-without = "pullback sklearn pandas equinox optax scipy.optimize jaxtyping".split()
-sys.modules |= dict.fromkeys(without)
-exec(compile(sys.stdin.read(), "docs/serving.md", "exec"))
-np.savez("found.npz", mean=mean, std=std)
-sys.exit(any(name.partition(".")[0] == "pullback" for name, m in sys.modules.items() if m))
-"""
-
-
 def test_the_examples_of_serving_run_without_this_package_and_with_it(tmp_path, monkeypatch):
-    make, alone, loaded = blocks("docs/serving.md")
+    # Of the third one, on a run, see tests/cli/test_cli_export.py.
+    make, alone, _, loaded = blocks("docs/serving.md")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(compile(make, "docs/serving.md", "exec"), names)
-    command = [sys.executable, "-c", ALONE]
-    done = subprocess.run(command, input=alone, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    with np.load("found.npz") as arrays:
-        found = dict(arrays)
+    found = run_alone(alone, tmp_path, "mean", "std")
     pd, table = names["pd"], names["table"]
     known = pd.DataFrame({"load": [1.0, 4, 9], "oil": ["thin", "thick", "thin"]})
     asked = pd.DataFrame({"load": [2.0, 6], "oil": ["thin", "thick"]})

@@ -10,7 +10,9 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from pullback import implicit
+from pullback.algorithms.unpulled import Unpulled
 from pullback.core.checks import check_function, check_value
+from pullback.core.errors import InputError
 from pullback.core.problem import InnerProblem, Loss, Strength
 from pullback.core.trees import Params
 from pullback.implicit.laplace import Laplace
@@ -23,7 +25,8 @@ class Adapted(eqx.Module):
     Args:
         problem: the inner problem, over the parameters that adapt.
         free: its solution.
-        frozen: the parameters that do not adapt, with None for all others; None where all adapt.
+        frozen: the parameters that are no part of the problem, since they do not adapt or are not
+            pulled, with None for all others; None where all are.
         hyper: η, the inner loss's hyperparameters; None where there are none.
     """
 
@@ -39,7 +42,7 @@ class Adapted(eqx.Module):
 
     @property
     def theta(self) -> Params:
-        """θ, all the parameters."""
+        """θ, all the parameters; those that are not pulled are φ's."""
         return self.join(self.problem.theta)
 
     @property
@@ -65,7 +68,7 @@ class Adapted(eqx.Module):
     def posterior(
         self, *, examples: Any, key: PRNGKeyArray | None = None, **settings: Any
     ) -> Laplace:
-        """The distribution about φ of the parameters that adapt.
+        """The distribution about φ of the parameters that adapt; all of them must be pulled.
 
         Args:
             examples: N, how many examples the inner loss is the mean of.
@@ -76,8 +79,13 @@ class Adapted(eqx.Module):
             The distribution.
 
         Raises:
-            InputError: as :func:`pullback.implicit.posterior` does.
+            InputError: as :func:`pullback.implicit.posterior` does, and where λ is 0 for a leaf.
         """
+        if isinstance(self.problem.loss, Unpulled):
+            raise InputError(
+                "Λ is 0 for a leaf, which has no prior, and so no evidence",
+                remedy="Give it a λ, however small",
+            )
         return implicit.posterior(self.problem, self.free, examples=examples, key=key, **settings)
 
 
@@ -138,14 +146,27 @@ def value_of(
     return outer(seen, batch)
 
 
-def of_free(outer: OuterLoss, adapted: Adapted) -> Loss:
-    """An outer loss as a function of the parameters that adapt; all else is constant."""
+def of_free(
+    outer: OuterLoss, adapted: Adapted, complete: Callable[[Params, Any], Any] | None = None
+) -> Loss:
+    """An outer loss as a function of the inner problem's parameters; all else is constant.
+
+    Args:
+        outer: the outer loss.
+        adapted: what it looks at.
+        complete: the parameters outside the problem that follow from those in it, given these and
+            what they are at the start; None if none does.
+
+    Returns:
+        The function.
+    """
     if adapted.frozen is None and not isinstance(outer, OfAdapted):
         return outer
     adapted = jax.lax.stop_gradient(adapted)
 
     def loss(free: Params, batch: PyTree[Any]) -> Float[Array, ""]:
-        return value_of(outer, dataclasses.replace(adapted, free=free), batch)
+        frozen = adapted.frozen if complete is None else complete(free, adapted.frozen)
+        return value_of(outer, dataclasses.replace(adapted, free=free, frozen=frozen), batch)
 
     return loss
 

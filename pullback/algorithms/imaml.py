@@ -17,7 +17,8 @@ from pullback.algorithms.adapted import (
 from pullback.algorithms.adaptive_strength import AdaptiveStrength
 from pullback.algorithms.adjoint import Implicit, by_batch
 from pullback.algorithms.base import MetaAlgorithm, init_params
-from pullback.algorithms.frozen import Frozen, freezes
+from pullback.algorithms.frozen import Frozen, sets_apart
+from pullback.algorithms.unpulled import derivative_where
 from pullback.core import trees
 from pullback.core.errors import InputError
 from pullback.core.problem import Loss, Proximal, Strength
@@ -49,7 +50,9 @@ def imaml(
         loss: ``loss(params, batch) -> scalar``, twice differentiable.
         strength: Λ: a positive scalar, one scalar per leaf, or a diagonal like the parameters. A
             leaf whose scalar is infinite does not adapt, and is learned all the same; what
-            ``certify`` estimates is then the error of the gradient by the leaves that do.
+            ``certify`` estimates is then the error of the gradient by the leaves that do. One whose
+            scalar is 0 adapts and is not pulled: the support set alone determines it, and the
+            gradient by it is zero.
         outer_loss: ``outer_loss(params, batch) -> scalar`` of the query set, or an
             :class:`~pullback.algorithms.OfAdapted`; ``loss`` if None.
         solver: the inner solver. None is :class:`~pullback.solvers.Projected` where the loss is
@@ -73,7 +76,7 @@ def imaml(
     strength = check_given(strength)
     outer = loss if outer_loss is None else outer_loss
     check_outer("outer_loss", outer)
-    frozen = Frozen(loss, strength) if freezes(strength) else None
+    frozen = Frozen(loss, strength) if sets_apart(strength) else None
     inner = None if frozen else Proximal(loss, strength)
     settings = Implicit(solver, linear_solver, damping, certify, raise_strength)
 
@@ -88,19 +91,31 @@ def imaml(
     def adapt(theta, support, key):
         start = posed(theta, support)
         free, found = settings.adapt(start.problem, key)
-        return start.join(free), found
+        if frozen is None:
+            return free, found
+        others, code = frozen.complete(free, start.frozen, support)
+        phi = dataclasses.replace(start, frozen=others).join(free)
+        return derivative_where(code == Verdict.OK, phi), _with_code(found, code)
 
     def adapted(theta, support, phi, report) -> Adapted:
         start = posed(theta, support)
         problem = settings.raised(start.problem, report.strength_factor)
-        free = phi if frozen is None else frozen.split(phi)[0]
-        return Adapted(problem, free, start.frozen)
+        if frozen is None:
+            return Adapted(problem, phi)
+        free = frozen.split(phi)[0]
+        return Adapted(problem, free, frozen.complete(free, start.frozen, support)[0])
 
     def meta_gradient(theta, task, key):
         start = posed(theta, task.support)
-        found = settings.adjoint(start.problem, of_free(outer, start), task.query, key)
+
+        def others_at(free, others):
+            return others if frozen is None else frozen.complete(free, others, task.support)[0]
+
+        of_pulled = of_free(outer, start, others_at)
+        found = settings.adjoint(start.problem, of_pulled, task.query, key)
         gradient, info = found.gradient, found.info
         if frozen is not None:
+            info = _with_code(info, frozen.complete(found.phi, start.frozen, task.support)[1])
             batch = functools.partial(frozen.batch, support=task.support)
             slope = by_batch(start.problem.loss, batch, found, start.frozen)
             gradient = eqx.combine(gradient, slope)
@@ -116,6 +131,11 @@ def imaml(
         return found.value, gradient, info
 
     return MetaAlgorithm(init_params, adapt, meta_gradient, adapted)
+
+
+def _with_code(found, code):
+    """The same record, with a code where it has none that says more."""
+    return dataclasses.replace(found, code=jnp.where(found.code == Verdict.OK, code, found.code))
 
 
 def check_given(strength: Strength | None) -> Strength:

@@ -174,7 +174,8 @@ def check_strength(strength: Strength) -> Strength:
         strength,
         "The proximal strength Λ",
         "λ = 0 has no proximal term and no implicit gradient; MAML, FOMAML and Reptile take "
-        "strength=None for that. λ = inf for a whole leaf, in pullback.imaml, freezes it",
+        "strength=None for that. In pullback.imaml λ = inf for a whole leaf freezes it, and λ = 0 "
+        "for some leaves, beside others that are pulled, leaves these to the support set alone",
     )
     return strength
 

@@ -4,13 +4,14 @@ The file is a zip of two parts: ``program.bin``, which ``jax.export`` wrote, and
 which says what it takes and gives.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import importlib.util
 import io
 import json
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,15 +96,27 @@ def pack(program: Program, platforms: Sequence[str]) -> tuple[dict[str, Any], by
 
     Returns:
         What ``about.json`` says, and the zip.
+
+    Raises:
+        InputError: for a function that calls the host.
     """
     free = sorted({n for each in program.inputs.values() for n in each.shape if type(n) is str})
     lengths: dict[Any, Any] = dict(zip(free, export.symbolic_shape(", ".join(free)), strict=True))
-    with jax.enable_x64(program.x64):
+    with jax.enable_x64(program.x64), _without_places():
         arguments = [
             jax.ShapeDtypeStruct([lengths.get(n, n) for n in each.shape], each.dtype)
             for each in program.inputs.values()
         ]
-        exported = export.export(jax.jit(program.function), platforms=platforms)(*arguments)
+        try:
+            exported = export.export(jax.jit(program.function), platforms=platforms)(*arguments)
+        # Of a call of the host JAX says that it is not implemented, or fails in its own code.
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, ValueError) and "custom calls" not in str(error):
+                raise
+            raise InputError(
+                f"JAX cannot export this: {str(error).splitlines()[0]}",
+                allowed="solvers and models that compute by JAX alone, which scipy does not",
+            ) from None
     written = bytes(exported.serialize())
     outputs = [
         {"name": name, "dtype": str(each.dtype), "shape": _lengths(each.shape), "what": what}
@@ -134,6 +147,18 @@ def pack(program: Program, platforms: Sequence[str]) -> tuple[dict[str, Any], by
         archive.writestr(ABOUT, json.dumps(about, indent=1, ensure_ascii=False))
         archive.writestr(PROGRAM, written)
     return about, content.getvalue()
+
+
+@contextlib.contextmanager
+def _without_places() -> Iterator[None]:
+    """JAX would note down for each operation in which file of this machine it was asked for."""
+    name = "jax_traceback_in_locations_limit"
+    before = jax.config.values[name]
+    jax.config.update(name, 0)
+    try:
+        yield
+    finally:
+        jax.config.update(name, before)
 
 
 def _lengths(shape: Sequence[Any]) -> list[int | str]:

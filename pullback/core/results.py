@@ -34,7 +34,8 @@ _MESSAGES = {
     ),
     Verdict.NEGATIVE_CURVATURE: (
         "H + Λ is not positive definite at the adapted parameters, so they are no minimum of the "
-        "inner problem: use a larger strength, a smooth activation, or more inner steps"
+        "inner problem: use a larger strength (above 0 for a leaf that the support set does not "
+        "determine), a smooth activation, or more inner steps"
     ),
     Verdict.SOLVE_FAILED: (
         "the linear solver gave up, and what it returned is not an implicit gradient: use a "

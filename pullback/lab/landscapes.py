@@ -22,6 +22,9 @@ KINDS = {"quadratic": "Quadratic", "valley": "Curved valley", "optima": "Several
 REACH = 3.0
 """Figures show −REACH to REACH in both directions."""
 
+WAVE = 2.4
+"""How often the waves come that make several optima: 2π/WAVE apart."""
+
 
 class Landscape(eqx.Module):
     """The data of one loss: what its batch holds.
@@ -54,8 +57,13 @@ def loss(params: Point, batch: Landscape) -> Float[Array, ""]:
     offset = params - batch.centre
     along = jnp.sum(batch.axis * offset)
     across = batch.axis[0] * offset[1] - batch.axis[1] * offset[0] - batch.bend * along**2
-    waves = 2.0 - jnp.cos(2.4 * along) - jnp.cos(2.4 * across)
+    waves = 2.0 - jnp.cos(WAVE * along) - jnp.cos(WAVE * across)
     return batch.bowl[0] * along**2 + batch.bowl[1] * across**2 + batch.waves * waves
+
+
+def curvature_bound(batch: Landscape) -> Float[Array, ""]:
+    """The largest curvature of a loss, in any direction and anywhere, but for a valley's bend."""
+    return 2.0 * jnp.max(batch.bowl) + WAVE**2 * batch.waves
 
 
 _SHAPES = {

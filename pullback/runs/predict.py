@@ -10,9 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pullback.algorithms import MetaAlgorithm
+from pullback.algorithms.base import Theta
 from pullback.core import results
 from pullback.core.errors import DataError, InputError, NumericalError, check_seed, span
 from pullback.core.results import Verdict
+from pullback.core.trees import Params
 from pullback.models import cross_entropy
 from pullback.runs import build
 from pullback.runs.folder import Run
@@ -93,42 +96,12 @@ def adapt_to_examples(
         NumericalError: if adaptation left the finite numbers.
     """
     check_seed(seed)
-    run.check_trained()
-    summary = build.summary_of(run)
-    ways, free = run.config.data.ways, isinstance(run, Packed)
-    if run.split is None or ways is None or not (summary.images or len(summary.inputs) == 1):
-        raise InputError(
-            f"The run {str(run.folder)!r} is on {run.config.data.dataset!r}, which has no "
-            "pictures to adapt to",
-            allowed="runs on classes of images or of feature vectors",
-        )
-    check = functools.partial(_check_ways, support, ways=None if free else ways)
-    if summary.images:
-        # Own pictures are read as they are, others as drawings or cut to size.
-        fitted = run.config.data.image_size is not None
-        given = _read_pictures(
-            support, query, summary, read_fitted if fitted else read_visible, check
-        )
-    else:
-        given = _read_rows(support, query, summary, check)
+    given, summary = read_examples(run, support, query)
     classes, queries = given.classes, given.queries
-
-    config = with_ways(run, run.config, len(classes) if free else None)
-    built = build.assemble(config, summary.with_ways(config.data.ways), run.split)
-
-    def apply(params, x):
-        # The last layer has an output per way; those without a class take no part.
-        return built.model.apply(params, x)[:, : len(classes)]
-
-    algorithm = build.make_algorithm(run.config, cross_entropy(apply))
-    step, theta = trained_theta(run, built, which)
-    labels = np.repeat(np.arange(len(classes)), [len(each) for each in given.examples])
-    batch = (_inputs(np.concatenate(given.examples), summary), jnp.asarray(labels, jnp.int32))
-    phi, report = jax.jit(algorithm.adapt)(theta, batch, jax.random.key(seed))
-    code = int(report.code)
-    if code == Verdict.NOT_FINITE:
-        raise NumericalError(f"Adaptation failed: {results.message(code)}.")
-    logits = jax.jit(apply)(phi, _inputs(np.stack([each.example for each in queries]), summary))
+    adapter = adapter_of(run, len(classes), which)
+    phi, residual = adapter.adapt_to(given, summary, seed)
+    examples = as_batch(np.stack([each.example for each in queries]), summary)
+    logits = jax.jit(adapter.apply)(phi, examples)
     probabilities = np.asarray(jax.nn.softmax(logits, axis=-1), float)
     rows = [
         {
@@ -143,15 +116,109 @@ def adapt_to_examples(
     known = [row["predicted"] == row["label"] for row in rows if row["label"] is not None]
     return {
         "run": str(run.folder),
-        "step": step,
+        "step": adapter.step,
         "classes": list(classes),
         "support": {name: len(each) for name, each in zip(classes, given.examples, strict=True)},
         "passed_over": [str(file) for file in given.passed_over],
         "predictions": rows,
         "accuracy": float(np.mean(known)) if known else None,
-        "inner_residual": float(report.inner_residual),
+        "inner_residual": residual,
         "normalisation": describe_normalisation(run.config),
     }
+
+
+def read_examples(
+    run: Run, support: Path | str, query: Path | str | None = None
+) -> tuple[Given, DataSummary]:
+    """Read examples as those that a run was trained on were.
+
+    Args:
+        run: as for :func:`adapt_to_examples`.
+        support: likewise.
+        query: likewise; None for nothing to classify.
+
+    Returns:
+        The examples, and what the run knows of its data.
+
+    Raises:
+        InputError, DataError: as :func:`adapt_to_examples` does.
+    """
+    run.check_trained()
+    summary = build.summary_of(run)
+    ways, free = run.config.data.ways, isinstance(run, Packed)
+    if run.split is None or ways is None or not (summary.images or len(summary.inputs) == 1):
+        raise InputError(
+            f"The run {str(run.folder)!r} is on {run.config.data.dataset!r}, which has no "
+            "pictures to adapt to",
+            allowed="runs on classes of images or of feature vectors",
+        )
+    check = functools.partial(_check_ways, support, ways=None if free else ways)
+    if not summary.images:
+        return _read_rows(support, query, summary, check), summary
+    # Own pictures are read as they are, others as drawings or cut to size.
+    fitted = run.config.data.image_size is not None
+    read = read_fitted if fitted else read_visible
+    return _read_pictures(support, query, summary, read, check), summary
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A checkpoint of a run, ready to adapt to tasks of some number of classes.
+
+    Args:
+        apply: ``apply(params, x)`` gives an output for each class.
+        algorithm: whose ``adapt(theta, support, key)`` adapts.
+        theta: the initialisation.
+        step: of the checkpoint.
+    """
+
+    apply: Callable[..., Any]
+    algorithm: MetaAlgorithm
+    theta: Theta
+    step: int
+
+    def adapt_to(self, given: Given, summary: DataSummary, seed: int) -> tuple[Params, float]:
+        """φ and its residual, from the support examples.
+
+        Raises:
+            NumericalError: if adaptation left the finite numbers.
+        """
+        sizes = [len(each) for each in given.examples]
+        labels = jnp.asarray(np.repeat(np.arange(len(sizes)), sizes), jnp.int32)
+        batch = (as_batch(np.concatenate(given.examples), summary), labels)
+        phi, report = jax.jit(self.algorithm.adapt)(self.theta, batch, jax.random.key(seed))
+        code = int(report.code)
+        if code == Verdict.NOT_FINITE:
+            raise NumericalError(f"Adaptation failed: {results.message(code)}.")
+        return phi, float(report.inner_residual)
+
+
+def adapter_of(run: Run, ways: int, which: str | int = "best") -> Adapter:
+    """A checkpoint of a run on classes, for tasks of some number of them.
+
+    Args:
+        run: the run, or a packed initialisation.
+        ways: how many classes; of a run no more than it was trained with.
+        which: the checkpoint: ``"best"``, ``"last"`` or a step.
+
+    Returns:
+        What adapts.
+
+    Raises:
+        InputError: if there is no such checkpoint.
+    """
+    config = with_ways(run, run.config, ways if isinstance(run, Packed) else None)
+    summary = build.summary_of(run).with_ways(config.data.ways)
+    built = build.assemble(config, summary, run.split)
+    step, theta = trained_theta(run, built, which)
+    if ways == summary.outputs:
+        return Adapter(built.model.apply, built.algorithm, theta, step)
+
+    def apply(params, x):
+        # The last layer has an output per way; those without a class take no part.
+        return built.model.apply(params, x)[:, :ways]
+
+    return Adapter(apply, build.make_algorithm(run.config, cross_entropy(apply)), theta, step)
 
 
 def _check_ways(support: Path | str, classes: Sequence[str], ways: int | None) -> None:
@@ -169,33 +236,33 @@ def _check_ways(support: Path | str, classes: Sequence[str], ways: int | None) -
 
 def _read_pictures(
     support: Path | str,
-    query: Path | str,
+    query: Path | str | None,
     summary: DataSummary,
     read: Read,
     check: Callable[[Sequence[str]], None],
 ) -> Given:
     pictures, classes = read_class_folders(support, summary.inputs, read)
     check(classes)
-    queries = read_queries(query, classes, summary.inputs, read)
+    queries = [] if query is None else read_queries(query, classes, summary.inputs, read)
     return Given(pictures, classes, queries, files_beside(Path(support)))
 
 
 def _read_rows(
     support: Path | str,
-    query: Path | str,
+    query: Path | str | None,
     summary: DataSummary,
     check: Callable[[Sequence[str]], None],
 ) -> Given:
     """Rows of two files, on the scale that the run was trained on."""
     known = load_vectors(support)
     check(known.classes)
+    _check_columns(support, known.shape[0], summary)
+    scaled = summary.prepared(known)
+    examples = [scaled.of_class(n) for n in range(len(known.classes))]
+    if query is None:
+        return Given(examples, known.classes, [])
     x, labels = read_vectors(query)
-    for place, columns in ((support, known.shape[0]), (query, x.shape[1])):
-        if (columns,) != summary.inputs:
-            raise DataError(
-                f"x in {str(place)!r} has {columns} columns",
-                allowed=f"{summary.inputs[0]}, as the run was trained with",
-            )
+    _check_columns(query, x.shape[1], summary)
     named = [None] * len(x) if labels is None else [str(label) for label in labels]
     foreign = sorted({name for name in named if name is not None} - {*known.classes})
     if foreign:
@@ -204,13 +271,20 @@ def _read_rows(
             allowed=", ".join(known.classes),
             remedy="Leave y out where classes are not known",
         )
-    scaled = summary.prepared(known)
     rows = x if summary.standardisation is None else summary.standardisation(x)
     queries = [
         Query(f"row {number}", row, name)
         for number, (row, name) in enumerate(zip(rows, named, strict=True))
     ]
-    return Given([scaled.of_class(n) for n in range(len(known.classes))], known.classes, queries)
+    return Given(examples, known.classes, queries)
+
+
+def _check_columns(place: Path | str, columns: int, summary: DataSummary) -> None:
+    if (columns,) != summary.inputs:
+        raise DataError(
+            f"x in {str(place)!r} has {columns} columns",
+            allowed=f"{summary.inputs[0]}, as the run was trained with",
+        )
 
 
 def read_queries(
@@ -256,6 +330,7 @@ def read_queries(
     return found
 
 
-def _inputs(examples: np.ndarray, summary: DataSummary) -> jax.Array:
+def as_batch(examples: np.ndarray, summary: DataSummary) -> jax.Array:
+    """Examples as a model takes them."""
     # Grey drawings come without an axis of channels.
     return as_inputs(jnp.asarray(examples.reshape(len(examples), *summary.inputs)))

@@ -68,7 +68,7 @@ def test_a_warning_is_said_once_for_each_kind_and_not_at_all_when_quiet(quiet, l
     assert len(shown(made)) == lines
 
 
-DRAWS = {"train", "evaluate", "adapt", "compare", "study", "fit"}
+DRAWS = {"train", "evaluate", "adapt", "compare", "study", "fit", "export"}
 """The commands that draw random numbers."""
 
 

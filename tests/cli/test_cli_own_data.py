@@ -12,6 +12,7 @@ import pytest
 from cli_helpers import cli, theta
 from PIL import Image
 
+import pullback as pb
 from pullback.runs import build, predict, score
 from pullback.runs import config as configs
 from pullback.runs.folder import Run
@@ -245,6 +246,12 @@ def test_rows_of_new_classes_are_classified(vectors_run, tmp_path):
     assert [row["label"] for row in record["predictions"]] == labels[rest].tolist()
     hits = [row["predicted"] == row["label"] for row in record["predictions"]]
     assert record["accuracy"] == np.mean(hits)
+
+    # One file of the same, which standardises by itself.
+    cli("export", vectors_run, tmp_path / "program", "--adapt", support)
+    exported = pb.load_exported(tmp_path / "program")(query=x[rest].astype(np.float32))
+    probabilities = [list(row["probabilities"].values()) for row in record["predictions"]]
+    np.testing.assert_allclose(exported["probabilities"], probabilities, rtol=1e-4, atol=1e-5)
 
     def refused(support, query):
         return cli("adapt", vectors_run, "--support", support, "--query", query, code=2).stderr

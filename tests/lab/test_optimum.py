@@ -14,7 +14,7 @@ from pullback.lab.rooms.optimum.mathematics import RUNS, Settings, descend
 from pullback.study import noise
 from pullback.study.wells import loss, optima
 
-SETTINGS = Settings(theta=0.55, strength=1.0, noise=6.0, steps=20, seed=0)
+SETTINGS = room.START
 RIDGE = 0.53
 """θ at the top of a ridge of the support loss; at λ = 10 the inner loss has no curvature there."""
 
@@ -246,3 +246,10 @@ def test_the_wells_are_near_whole_numbers():
     values = np.asarray(loss(jnp.asarray(phi), noise.SUPPORT))
     lowest = phi[1:-1][(values[1:-1] < values[:-2]) & (values[1:-1] < values[2:])]
     assert len(lowest) == 4 and np.abs(lowest - np.round(lowest)).max() < 0.05
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, CORNERS[0], LONG[2]], ids=str)
+def test_the_text_in_python_gives_the_numbers_of_the_room(tiny, settings):
+    shown: dict = {}
+    exec(room.code(settings), shown)
+    assert room.readings(shown["descents"]) == room.readings(descend(settings))

@@ -8,6 +8,7 @@ from bokeh.models import Range1d
 from jaxtyping import Float
 
 from pullback.lab import common
+from pullback.lab.code import ShownCode, decimal
 from pullback.lab.common import WHITE_DOT, Line, Lines, number
 from pullback.lab.room import Room
 from pullback.lab.rooms.optimum import mathematics
@@ -49,12 +50,24 @@ Where $H_k + \lambda$ is zero, as for $\theta = 0.53$ and $\lambda = 10$, $\phi_
 derivative, and the table says so.
 """
 
-CODE = """
+START = Settings(theta=0.55, strength=1.0, noise=6.0, steps=20, seed=0)
+
+
+def code(settings: Settings) -> str:
+    """What the room computes for these settings, in Python."""
+    numbers = {name: decimal(value) for name, value in settings._asdict().items()}
+    numbers |= {"steps": str(settings.steps), "seed": str(settings.seed)}
+    given = ", ".join(f"{name}={value}" for name, value in numbers.items())
+    return f"""
 from pullback.lab.rooms.optimum.mathematics import Settings, descend
 
-descents = descend(Settings(theta=0.55, strength=1.0, noise=6.0, steps=20, seed=0))
-average, truth = descents.implicit["mean"], descents.true["mean"]
-"""
+descents = descend(Settings({given}))
+for well in descents.wells:
+    print(well)
+print("average:", descents.implicit, "unrolled:", descents.unrolled)
+print("derivative of the expected loss:", descents.true)
+""".strip()
+
 
 CURVES = (
     ("support loss", common.GREY, "dotted", 1.5),
@@ -102,13 +115,18 @@ class _View:
         )
         self._draw()
         sliders = pn.widgets.FloatSlider
-        self.theta = sliders(label="θ", start=-1.0, end=2.0, step=0.01, value=0.55)
+        self.theta = sliders(label="θ", start=-1.0, end=2.0, step=0.01, value=START.theta)
         self.strength = sliders(label="log₁₀ λ", start=-1.0, end=2.0, step=0.05, value=0.0)
-        self.noise = sliders(label="Noise of a gradient", start=0.01, end=20.0, step=0.5, value=6.0)
-        self.steps = pn.widgets.DiscreteSlider(label="Noisy steps", options=list(STEPS), value=20)
+        self.noise = sliders(
+            label="Noise of a gradient", start=0.01, end=20.0, step=0.5, value=START.noise
+        )
+        self.steps = pn.widgets.DiscreteSlider(
+            label="Noisy steps", options=list(STEPS), value=START.steps
+        )
         self.other_noise = pn.widgets.Button(label="Other noise")
-        self.seed = 0
+        self.seed = START.seed
         self.table = common.html("<p>Compiling …</p>")
+        self.code = ShownCode("optimum", code(START))
         self._update = session.updater(compute, self._show, self._failed)
         for widget in (self.theta, self.strength, self.noise, self.steps):
             widget.param.watch(lambda _: self._ask(), "value")
@@ -122,6 +140,7 @@ class _View:
             self.other_noise,
             common.legend((colour, dash, title) for title, colour, dash, _ in CURVES),
             self.table,
+            self.code,
         )
         self._ask()
 
@@ -174,6 +193,7 @@ class _View:
         highest = max(2.0, *heights[inside].tolist(), *self.start.data["y"])
         self.plot.y_range.update(start=-0.8, end=min(12.0, 1.25 * highest + 0.5))
         self.table.object = readings(found)
+        self.code.text = code(found.settings)
 
     def _show_points(self, found: Descents, heights: Float[np.ndarray, " runs"]) -> None:
         """Small marks where the noisy steps stopped, large ones at the optima."""
@@ -270,4 +290,4 @@ def _reading(value: float) -> str:
     return number(value, ".3f" if abs(value) < 1e3 else ".1e", "no derivative")
 
 
-ROOM = Room("optimum", "Which optimum?", LEAD, build, NOTES, CODE, height=520)
+ROOM = Room("optimum", "Which optimum?", LEAD, build, NOTES, code(START), height=520)

@@ -36,30 +36,43 @@ SOLVERS = {
 STEPS = {"lbfgs": 10, "gradient-descent": 12, "momentum": 12, "newton-cg": 5}
 """The number of steps of each."""
 
+MOMENTUM = 0.7
+
+
+class Values(NamedTuple):
+    """What belongs to one φ, be it φ* or where the solver stopped.
+
+    Args:
+        phi: φ.
+        loss: the support loss there.
+        pull: the proximal term there.
+        outer: the query loss there.
+        meta_gradient: Λ(H + Λ)⁻¹ times the query loss's gradient, with H there: at φ* the
+            derivative of the query loss with respect to θ.
+    """
+
+    phi: Float[np.ndarray, "2"]
+    loss: float
+    pull: float
+    outer: float
+    meta_gradient: Float[np.ndarray, "2"]
+
 
 class TaskSolution(NamedTuple):
     """One task's inner solution, and how it depends on θ.
 
     Args:
-        path: where the solver evaluated the loss, from θ to ``phi``.
-        phi: where it stopped.
-        optimum: φ*, found from there by Newton-CG.
-        jacobian: dφ*/dθ at the optimum.
-        loss: the support loss at ``phi``.
-        pull: the proximal term at ``phi``.
-        outer: the query loss at ``phi``.
-        meta_gradient: the derivative of the query loss with respect to θ.
-        info: how the meta-gradient was computed.
+        path: where the solver evaluated the loss, from θ to where it stopped.
+        stopped: where the solver stopped, with the meta-gradient as iMAML computes it from there.
+        solved: φ*, the minimum that it was on its way to.
+        jacobian: dφ*/dθ.
+        info: the library's record of the meta-gradient computed where the solver stopped.
     """
 
     path: Float[np.ndarray, "t 2"]
-    phi: Float[np.ndarray, "2"]
-    optimum: Float[np.ndarray, "2"]
+    stopped: Values
+    solved: Values
     jacobian: Float[np.ndarray, "2 2"]
-    loss: float
-    pull: float
-    outer: float
-    meta_gradient: Float[np.ndarray, "2"]
     info: Info
 
 
@@ -87,12 +100,24 @@ def recorded_loss(params: Point, batch: RecordedLandscape) -> Float[Array, ""]:
     return landscapes.loss(params, batch.landscape)
 
 
-def make_solver(name: str, curvature: Float[Array, ""]) -> InnerSolver:
+def largest_curvature(theta: Point, strength: Point, task: Task) -> Float[Array, ""]:
+    """A bound on the eigenvalues of H + Λ at θ, and anywhere but for a valley's bend.
+
+    Gradient descent whose steps are shorter than its inverse never rises from θ in the figure,
+    which tests hold it to.
+    """
+    hessian = jax.hessian(landscapes.loss)(theta, task.support)
+    # The sum of a row bounds the largest eigenvalue.
+    here = jnp.max(jnp.sum(jnp.abs(hessian + jnp.diag(strength)), axis=1))
+    return jnp.maximum(here, landscapes.curvature_bound(task.support) + jnp.max(strength))
+
+
+def make_solver(name: str, curvature: Float[Array, ""] | float) -> InnerSolver:
     """An inner solver of the room.
 
     Args:
         name: a name in :data:`SOLVERS`.
-        curvature: a bound on the eigenvalues of H + Λ at θ, from which a fixed step size follows.
+        curvature: from :func:`largest_curvature`, from which a fixed step size follows.
 
     Returns:
         The solver.
@@ -101,33 +126,43 @@ def make_solver(name: str, curvature: Float[Array, ""]) -> InnerSolver:
         return LBFGS(STEPS[name])
     if name == "newton-cg":
         return NewtonCG(STEPS[name])
-    solver = GradientDescent(STEPS[name], momentum=0.7 if name == "momentum" else 0.0)
+    solver = GradientDescent(STEPS[name], momentum=MOMENTUM if name == "momentum" else 0.0)
     # The step is known only inside the compiled function.
     return eqx.tree_at(lambda s: s.learning_rate, solver, 0.8 / curvature)
 
 
+def minimum(problem: InnerProblem, phi: Point) -> Point:
+    """φ*, found from φ: in 64 bits to rounding."""
+    # On the axis of a valley Newton's method could stay on its ridge.
+    beside = phi + 1e-3 * jnp.array([1.0, 0.6])
+    return run(NewtonCG(30, rtol=1e-12), problem, beside, jax.random.key(0)).phi
+
+
 @functools.partial(jax.jit, static_argnames="solver")
 def _solve(solver: str, theta: Point, strength: Point, task: Task, number: Int[Array, ""]) -> Point:
-    hessian = jax.hessian(landscapes.loss)(theta, task.support)
-    # The sum of a row bounds the largest eigenvalue.
-    curvature = jnp.max(jnp.sum(jnp.abs(hessian + jnp.diag(strength)), axis=1))
     problem = InnerProblem(recorded_loss, RecordedLandscape(task.support, number), theta, strength)
-    return run(make_solver(solver, curvature), problem, theta, jax.random.key(0)).phi
+    made = make_solver(solver, largest_curvature(theta, strength, task))
+    return run(made, problem, theta, jax.random.key(0)).phi
 
 
 # Apart from the solvers, of which each is compiled on its own: this is the same for all of them.
 @jax.jit
 def _differentiate(phi: Point, theta: Point, strength: Point, task: Task) -> Any:
-    key = jax.random.key(0)
     problem = InnerProblem(landscapes.loss, task.support, theta, strength)
-    optimum = run(NewtonCG(12), problem, phi, key).phi
+    optimum = minimum(problem, phi)
     jacobian = implicit.jacobian(implicit.linearise(problem, optimum))
+
+    def values(at: Any, outer: Any, gradient: Any) -> Values:
+        support: Any = landscapes.loss(at, task.support)
+        return Values(at, support, problem.value(at) - support, outer, gradient)
+
+    outer, slope = jax.value_and_grad(landscapes.loss)(optimum, task.query)
     algorithm = imaml(
         landscapes.loss, strength=strength, solver=lambda *_: phi, linear_solver=CG(10, rtol=0.0)
     )
-    outer, gradient, info = algorithm.meta_gradient(theta, task, key)
-    support = landscapes.loss(phi, task.support)
-    return optimum, jacobian, support, problem.value(phi) - support, outer, gradient, info
+    there, gradient, info = algorithm.meta_gradient(theta, task, jax.random.key(0))
+    stopped, solved = values(phi, there, gradient), values(optimum, outer, jacobian.T @ slope)
+    return stopped, solved, jacobian, info
 
 
 def solve_task(
@@ -149,13 +184,10 @@ def solve_task(
         number = next(_numbers)
     points = _paths[number] = []
     try:
-        phi = _solve(solver, start, diagonal, task, jnp.asarray(number))
-        found = jax.device_get(_differentiate(phi, start, diagonal, task))
+        phi = np.asarray(_solve(solver, start, diagonal, task, jnp.asarray(number)))
     finally:
         del _paths[number]
-    optimum, jacobian, support, proximal, outer, gradient, info = found
-    phi = np.asarray(phi)
-    path = np.stack([*points, phi])
-    return TaskSolution(
-        path, phi, optimum, jacobian, float(support), float(proximal), float(outer), gradient, info
-    )
+    with jax.enable_x64(True):
+        doubled = jax.tree.map(lambda x: np.asarray(x, np.float64), (phi, start, diagonal, task))
+        stopped, solved, jacobian, info = jax.device_get(_differentiate(*doubled))
+    return TaskSolution(np.stack([*points, phi]), stopped, solved, jacobian, info)

@@ -10,17 +10,17 @@ from bokeh.models import Label
 from jaxtyping import Float
 
 from pullback.lab import common, landscapes
+from pullback.lab.code import ShownCode
 from pullback.lab.common import Line, Lines, number
 from pullback.lab.drag import CoordinateInputs, DragPoint
 from pullback.lab.landscapes import REACH
 from pullback.lab.room import Room
 from pullback.lab.rooms.pull import mathematics
-from pullback.lab.rooms.pull.mathematics import TaskSolution
+from pullback.lab.rooms.pull.code import BOTH, START, START_SETTINGS, Settings, code
+from pullback.lab.rooms.pull.mathematics import TaskSolution, Values
 from pullback.lab.session import Session
 
 COLOURS = (common.BLUE, common.VERMILLION)
-START = (-0.1, -1.2)
-BOTH = -1
 EMPTY = (np.zeros(0), np.zeros(0))
 RADIUS = 0.35
 """Of the small circle about θ that is drawn again at each φ* as the Jacobian maps it."""
@@ -33,8 +33,8 @@ $$\phi_i^*(\theta) = \underset{\phi}{\mathrm{argmin}} \; L_i(\phi) +
 \tfrac12 (\phi-\theta)^\top \Lambda\,(\phi-\theta),$$
 
 the loss plus a pull back to $\theta$ of strength $\Lambda$. **Drag $\theta$**, and change
-$\lambda$: the weaker the pull, the closer each $\phi_i^*$ is to its own loss's valley, and the
-less it cares where $\theta$ is.
+$\lambda$: the weaker the pull on the quadratic losses, the closer each $\phi_i^*$ is to the lowest
+point of its own loss, and the less it cares where $\theta$ is.
 """
 
 NOTES = r"""
@@ -50,35 +50,14 @@ point that it does not move at all.
 What should $\theta$ be? Good for *new* data of each task: the outer loss is measured on the query
 set, $\tfrac12\sum_i L_i^{\text{query}}(\phi_i^*(\theta))$; the crosses are where each
 $L_i^{\text{query}}$ is lowest. Its gradient is the Jacobian's transpose times the
-query loss's gradient at $\phi_i^*$, and the green arrow at $\theta$ points against it. Nothing in
-it asks how the solver got to $\phi_i^*$: choose another solver and the path changes, the arrow does
-not, as long as the solver arrives.
+query loss's gradient at $\phi_i^*$, and the dotted green arrow at $\theta$ points against it.
+Nothing in it asks how the solver got to $\phi_i^*$.
+
+A solver takes a few steps and stops: its path ends there, and the second table is of that point.
+iMAML puts it in the place of $\phi_i^*$, and the solid green arrow points against what comes out.
+Choose another solver that goes to the same $\phi_i^*$: the path changes and the solid arrow may,
+the dotted one does not.
 """
-
-CODE = """
-import jax, jax.numpy as jnp
-import pullback as pb
-from pullback.lab.landscapes import loss, tasks
-
-task, theta, strength = tasks("quadratic")[0], jnp.array([-0.1, -1.2]), jnp.array([0.5, 0.5])
-phi = pb.solve(pb.Proximal(loss, strength), theta, task.support,
-               solver=pb.solvers.LBFGS(10), key=jax.random.key(0)).phi
-problem = pb.Proximal(loss, strength).problem(theta, task.support)
-jacobian = pb.implicit.jacobian(pb.implicit.linearise(problem, phi))
-algorithm = pb.imaml(loss, strength=strength, linear_solver=pb.linear.CG(10, rtol=0.0))
-outer, gradient, info = jax.jit(algorithm.meta_gradient)(theta, task, jax.random.key(0))
-"""
-
-
-class Settings(NamedTuple):
-    """What the visitor has set: ``whose`` task's surfaces are shown, or those of both."""
-
-    kind: str
-    solver: str
-    theta: tuple[float, float]
-    strength: tuple[float, float]
-    surfaces: tuple[str, ...]
-    whose: int = BOTH
 
 
 Curve = tuple[np.ndarray, np.ndarray]
@@ -188,6 +167,7 @@ class _View:
         )
         self.inputs = CoordinateInputs(("θ₁", "θ₂"), START, REACH, self._typed)
         self.table = common.html()
+        self.code = ShownCode("pull", code(START_SETTINGS))
         self._draw()
         self.point = DragPoint(self.plot, "pull-theta", START, self._dragged)
         self._update = session.updater(compute, self._show, self._failed)
@@ -205,6 +185,7 @@ class _View:
             self.surfaces,
             pn.Row(self.whose, *self.inputs.widgets, margin=0),
             self.table,
+            self.code,
         )
         self._ask()
 
@@ -262,16 +243,16 @@ class _View:
         self.point.acknowledge()
 
     def _show(self, computed: Computed) -> None:
-        gradient = np.mean([found.meta_gradient for found in computed.solutions], axis=0)
         self._show_contours(computed.contours)
-        self._show_lines(computed, gradient)
+        self._show_lines(computed)
         self._show_points(computed)
         if self.message.text:
             self.message.text = ""
-        self.table.object = readings(computed, gradient)
+        self.table.object = readings(computed)
         # Widgets are slow to change: while the point moves, the inputs stay as they are.
         if self.point.released:
             self.inputs.follow(*computed.settings.theta)
+            self.code.text = code(computed.settings)
         self.point.acknowledge()
 
     def _show_contours(self, contours: Contours) -> None:
@@ -282,24 +263,29 @@ class _View:
                     self._sent[source.id] = curve
                     source.data = dict(zip("xy", curve, strict=True))
 
-    def _show_lines(self, computed: Computed, gradient: Float[np.ndarray, "2"]) -> None:
+    def _show_lines(self, computed: Computed) -> None:
         theta, strength = (
             np.asarray(pair) for pair in (computed.settings.theta, computed.settings.strength)
         )
         lines = [Line(common.ellipse(theta, np.eye(2), RADIUS), common.GREY, "dotted", 1.5)]
         for found, colour in zip(computed.solutions, COLOURS, strict=True):
-            ring = common.ellipse(found.optimum, found.jacobian, RADIUS)
+            optimum = found.solved.phi
+            ring = common.ellipse(optimum, found.jacobian, RADIUS)
             lines += [
                 Line(found.path, colour),
-                Line(same_pull(theta, found.optimum, strength), colour, "dotdash", 1.0),
+                Line(same_pull(theta, optimum, strength), colour, "dotdash", 1.0),
                 Line(ring, colour, "dotted"),
             ]
-        arrow = common.arrow(theta, -3.0 * gradient)
-        self.lines.show([*lines, *(Line(points, common.GREEN, width=3.0) for points in arrow)])
+        for gradient, dash, width in zip(
+            meta_gradients(computed), ("dotted", "solid"), (5.0, 2.5), strict=True
+        ):
+            arrow = common.arrow(theta, -3.0 * gradient)
+            lines.extend(Line(points, common.GREEN, dash, width) for points in arrow)
+        self.lines.show(lines)
 
     def _show_points(self, computed: Computed) -> None:
         theta = np.asarray(computed.settings.theta)
-        optima = [found.optimum for found in computed.solutions]
+        optima = [found.solved.phi for found in computed.solutions]
         centres = [task.query.centre for task in landscapes.tasks(computed.settings.kind)]
         self.points.data = {
             **_columns([*optima, *centres]),
@@ -318,22 +304,50 @@ def _columns(points: Sequence[Any]) -> dict[str, list[float]]:
     return {"x": [float(point[0]) for point in points], "y": [float(point[1]) for point in points]}
 
 
-def readings(computed: Computed, gradient: Float[np.ndarray, "2"]) -> str:
-    """The numbers beside the figure, as HTML."""
+def meta_gradients(computed: Computed) -> tuple[Float[np.ndarray, "2"], Float[np.ndarray, "2"]]:
+    """The gradient of the outer loss at φ*, and as iMAML computes it where the solvers stopped."""
     found = computed.solutions
-    rows = (
-        ("φ*", *(_pair(s.optimum) for s in found)),
-        ("dφ*/dθ", *(f"{_pair(s.jacobian[0])}<br>{_pair(s.jacobian[1])}" for s in found)),
-        ("support loss", *(number(s.loss, ".3f") for s in found)),
-        ("pull", *(number(s.pull, ".3f") for s in found)),
-        ("query loss", *(number(s.outer, ".3f") for s in found)),
+    solved = np.mean([solution.solved.meta_gradient for solution in found], axis=0)
+    return solved, np.mean([solution.stopped.meta_gradient for solution in found], axis=0)
+
+
+def readings(computed: Computed) -> str:
+    """The numbers beside the figure, as HTML: at φ*, and where the solver stopped."""
+    found = computed.solutions
+    solved, stopped = meta_gradients(computed)
+    names = [f"{common.swatch(colour)}task {n}" for n, colour in enumerate(COLOURS, 1)]
+    jacobians = (f"{_pair(s.jacobian[0])}<br>{_pair(s.jacobian[1])}" for s in found)
+    verdicts = (
         ("residual", *(number(s.info.inner_residual, ".1e") for s in found)),
         ("verdict", *(common.verdict([s.info.code]) for s in found)),
     )
-    names = [f"{common.swatch(colour)}task {n}" for n, colour in enumerate(COLOURS, 1)]
     return (
-        f"{common.table(rows, head=('', *names))}"
-        f'<p class="soft" style="margin-top:0.5rem">{common.swatch(common.GREEN)}meta-gradient '
+        common.table(
+            [*_rows("φ*", [s.solved for s in found]), ("dφ*/dθ", *jacobians)],
+            head=("at φ*", *names),
+        )
+        + _meta_gradient("gradient of the outer loss", solved)
+        + common.table(
+            [*_rows("φ", [s.stopped for s in found]), *verdicts],
+            head=("where the solver stopped", *names),
+            style="margin-top:0.9rem",
+        )
+        + _meta_gradient("meta-gradient from there", stopped)
+    )
+
+
+def _rows(name: str, values: Sequence[Values]) -> list[tuple[str, ...]]:
+    return [
+        (name, *(_pair(v.phi) for v in values)),
+        ("support loss", *(number(v.loss, ".3f") for v in values)),
+        ("pull", *(number(v.pull, ".3f") for v in values)),
+        ("query loss", *(number(v.outer, ".3f") for v in values)),
+    ]
+
+
+def _meta_gradient(name: str, gradient: Float[np.ndarray, "2"]) -> str:
+    return (
+        f'<p class="soft" style="margin-top:0.4rem">{common.swatch(common.GREEN)}{name}: '
         f"{_pair(gradient)}, length {number(np.linalg.norm(gradient), '.3f')}</p>"
     )
 
@@ -344,7 +358,9 @@ def _pair(vector: Any) -> str:
 
 def warm_up() -> None:
     """Compile what the figure needs at the start."""
-    compute(Settings("quadratic", "gradient-descent", START, (10**-0.3, 10**-0.3), ("loss",)))
+    compute(START_SETTINGS)
 
 
-ROOM = Room("pull", "The pull", LEAD, build, NOTES, CODE, height=590, warm_up=warm_up)
+ROOM = Room(
+    "pull", "The pull", LEAD, build, NOTES, code(START_SETTINGS), height=740, warm_up=warm_up
+)
